@@ -1,0 +1,1 @@
+# liblewm itself; what a controller links.

@@ -1,0 +1,22 @@
+// Which instruction sets this build has, this machine runs, and this process uses.
+#pragma once
+
+#include "cpu/kernels.h"
+
+namespace lewm::cpu {
+
+enum class Isa : int { scalar = 0, avx2 = 1, avx512 = 2, amx = 3, neon = 4 };
+constexpr int kIsas = 5;
+
+const char* isa_name(Isa isa);
+bool isa_built(Isa isa);      // compiled into this library
+bool isa_available(Isa isa);  // built, and this CPU and operating system run it
+
+// The table of one instruction set. Throws Error(unsupported) when it is not available.
+const Kernels& kernels(Isa isa);
+
+// The one in use: LEWM_ISA (scalar|avx2|avx512|amx|neon) if set, else the best available. Read once per process; an
+// unknown or unavailable LEWM_ISA throws Error(invalid_argument) that names it and lists what there is.
+Isa active_isa();
+
+}  // namespace lewm::cpu

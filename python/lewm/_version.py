@@ -1,0 +1,3 @@
+"""The version of lewm, in its one place."""
+
+__version__ = "0.1.0"
