@@ -1,0 +1,54 @@
+"""lewm: train LeWorldModel from pixels and plan in its latent space, fast.
+
+``import lewm`` needs numpy alone. Names that need more (torch, h5py, gymnasium) are imported when they are first touched,
+and say what to install when it is missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from lewm._version import __version__
+
+# Public name -> (module that defines it, extra that brings what the module imports; "" for numpy alone).
+_PUBLIC = {
+    "LeWMConfig": ("lewm.config", ""),
+    "Error": ("lewm.errors", ""),
+    "Model": ("lewm.model", ""),
+    "load": ("lewm.model", ""),
+    "Plan": ("lewm.planner", ""),
+    "Planner": ("lewm.planner", ""),
+    "Controller": ("lewm.controller", ""),
+    "save": ("lewm.checkpoint", ""),
+    "convert": ("lewm.checkpoint", ""),
+    "build_info": ("lewm.build", ""),
+    "cmake_dir": ("lewm.build", ""),
+    "get_include": ("lewm.build", ""),
+    "LeWM": ("lewm.nn", "train"),
+    "SIGReg": ("lewm.nn", "train"),
+    "sigreg": ("lewm.nn", "train"),
+    "train": ("lewm.training", "train"),
+    "TrajectoryDataset": ("lewm.data", "train"),
+    "EpisodeWriter": ("lewm.data", "train"),
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'lewm' has no attribute {name!r}")
+    module, extra = _PUBLIC[name]
+    try:
+        value = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if not extra or (error.name or "").startswith("lewm"):
+            raise
+        raise ImportError(f"lewm.{name} needs {error.name}: pip install 'lewm[{extra}]'") from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
