@@ -1,9 +1,9 @@
 """What every environment here offers: state in and out, goals as images, success by state, data policies.
 
-Planning in latent space needs more of an environment than ``step``: an evaluation starts in a state taken from a
-data set, shows the planner the image of another state as its goal, and asks the environment (never the model)
-whether it was reached. ``GoalEnv`` fixes those verbs. ``EnvBatch`` steps N of them together; environments that can
-do better than a loop override ``GoalEnv.make_batch``.
+Planning in latent space needs more of an environment than ``step``: an evaluation starts in a state taken
+from a data set, shows the planner the image of another state as its goal, and asks the environment (never the
+model) whether it was reached. ``GoalEnv`` fixes those verbs. ``EnvBatch`` steps N of them together;
+environments that can do better than a loop override ``GoalEnv.make_batch``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Policy(Protocol):
     """Chooses actions during data collection; it may look at the environment's true state."""
 
     def reset(self, env: GoalEnv, rng: np.random.Generator) -> None:
-        """Starts an episode: ``env`` is in its first state and has its goal; ``rng`` is the only randomness."""
+        """Starts an episode: ``env`` has its first state and goal; ``rng`` is the only randomness."""
 
     def act(self, env: GoalEnv) -> NDArray[np.float32]:
         """The next action, (A,) float32, inside ``env.action_space``."""
@@ -47,9 +47,9 @@ class RandomPolicy:
 class GoalEnv(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
     """A goal-conditioned environment seen through images.
 
-    Observation: the state, (S,) float64 (frames come from ``render()``, so that stepping costs no picture). Action:
-    (A,) float32 in a bounded Box. Reward: 1.0 on a step that ends in the goal, else 0.0. ``terminated`` is success.
-    ``info`` holds ``success`` (bool), ``state`` and ``goal_state``, each (S,) float64.
+    Observation: the state, (S,) float64 (frames come from ``render()``, so that stepping costs no picture).
+    Action: (A,) float32 in a bounded Box. Reward: 1.0 on a step that ends in the goal, else 0.0.
+    ``terminated`` is success. ``info`` holds ``success`` (bool), ``state`` and ``goal_state``, each (S,).
 
     A subclass sets the class attributes, ``self.observation_space`` and ``self.action_space``, calls
     ``super().__init__(image_size, render_mode)``, and defines: ``get_state``, ``set_state``, ``_advance``,
@@ -67,8 +67,8 @@ class GoalEnv(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
     max_episode_steps: ClassVar[int]
     """Longest recorded episode, in environment steps."""
     state_columns: ClassVar[Mapping[str, int]]
-    """Columns that a data set keeps of each step besides ``pixels`` and ``action``: name -> width, all float32
-    or float64. ``state`` (the full state, width S) must be among them; the others are worth probing."""
+    """Columns that a data set keeps of each step besides ``pixels`` and ``action``: name -> width, all floats.
+    ``state`` (the full state, width S) must be among them; the others are worth probing."""
     policies: ClassVar[Mapping[str, Callable[[], Policy]]]
     """Data policies by name; the first is the default of ``lewm collect``. "random" should be among them."""
 
@@ -92,7 +92,7 @@ class GoalEnv(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
 
     @abstractmethod
     def set_state(self, state: NDArray[Any]) -> None:
-        """Puts the environment into ``state`` (S,). Raises ValueError for another shape or NaN: ``check_state``."""
+        """Puts the environment into ``state`` (S,); a ValueError for another shape or NaN: ``check_state``."""
 
     @abstractmethod
     def _advance(self, action: NDArray[np.float32]) -> None:
@@ -111,7 +111,7 @@ class GoalEnv(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
         """A start and a goal state, (S,) each, as recorded episodes have them. May disturb the simulator."""
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """This step's values of ``state_columns``, (width,) each. Override when there is more than ``state``."""
+        """This step's values of ``state_columns``, (width,) each. Override if there is more than ``state``."""
         return {"state": self.get_state()}
 
     def states_from_columns(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
@@ -153,7 +153,7 @@ class GoalEnv(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
         self._goal = self.check_state("goal", state)
 
     def check_state(self, name: str, state: Any) -> State:
-        """``state`` as a fresh (S,) float64 array; a ValueError naming the argument if it is not one, or NaN."""
+        """``state`` as a fresh (S,) float64 array; a ValueError that names the argument if it is not one."""
         array = np.array(state, dtype=np.float64)
         if array.shape != (self.state_dim,):
             raise ValueError(f"{name}: expected ({self.state_dim},), got {array.shape}")
@@ -229,7 +229,7 @@ class EnvBatch(Protocol):
         """(N, S)."""
 
     def step(self, actions: NDArray[Any], rows: NDArray[np.intp] | None = None) -> None:
-        """One step of the selected environments; ``actions`` (len(rows), A) are clipped to the action space."""
+        """One step of the selected environments with ``actions`` (len(rows), A), clipped to their space."""
 
     def render(self, rows: NDArray[np.intp] | None = None) -> Frame:
         """Frames of the selected environments, (len(rows), image_size, image_size, 3) uint8."""
