@@ -11,10 +11,10 @@ enum class Status : int {
   ok = 0,
   invalid_argument = 1,  // an argument the caller can mend; the message names it
   file_not_found = 2,
-  bad_file = 3,          // a file that is truncated, lies about its contents, or is of the wrong kind
-  unsupported = 4,       // a valid request that this build, machine or model cannot serve
+  bad_file = 3,     // a file that is truncated, lies about its contents, or is of the wrong kind
+  unsupported = 4,  // a valid request that this build, machine or model cannot serve
   out_of_memory = 5,
-  no_finite_cost = 6,    // fewer finite costs than elites
+  no_finite_cost = 6,  // fewer finite costs than elites
   internal = 7,
 };
 

@@ -18,13 +18,15 @@ class ThreadPool {
 
   int threads() const;
 
-  // Calls body(task, thread) for every task in [0, tasks), thread in [0, threads()). Tasks are taken in order by whoever is
-  // free; results must not depend on who. Does not allocate; body must not throw. One run at a time per pool.
+  // Calls body(task, thread) for every task in [0, tasks), thread in [0, threads()). Tasks are taken in order by
+  // whoever is free; results must not depend on who. Does not allocate; body must not throw. One run at a time per
+  // pool.
   template <class Body>
   void run(std::int64_t tasks, Body&& body) {
     using Plain = std::remove_reference_t<Body>;
-    run_tasks(tasks, [](void* context, std::int64_t task, int thread) { (*static_cast<Plain*>(context))(task, thread); },
-              const_cast<std::remove_const_t<Plain>*>(&body));
+    run_tasks(
+        tasks, [](void* context, std::int64_t task, int thread) { (*static_cast<Plain*>(context))(task, thread); },
+        const_cast<std::remove_const_t<Plain>*>(&body));
   }
 
  private:

@@ -1,8 +1,8 @@
 // The CPU kernels: one table of function pointers per instruction set, chosen once (isa.h).
 //
 // Every kernel is single-threaded, allocates nothing, and gives each output row a value that depends on that row's
-// inputs alone: not on how many rows share the call, where a tile ends, or which thread runs it. Callers split rows over
-// threads freely and plans stay byte-identical.
+// inputs alone: not on how many rows share the call, where a tile ends, or which thread runs it. Callers split rows
+// over threads freely and plans stay byte-identical.
 //
 // This header and the files that implement it include no STL container or algorithm: per-ISA files are compiled with
 // wider flags, and an inline function instantiated there must not win at link time.
@@ -30,10 +30,10 @@ struct Rows {
 struct PackedMatrix {
   std::int64_t n = 0;
   std::int64_t k = 0;
-  void* data = nullptr;        // packed_bytes(n, k), 64-byte aligned
-  float* bias = nullptr;       // [padded_n], zero where there is none
-  float* scale = nullptr;      // [padded_n], int8 only: weight = scale * int8
-  std::int32_t* sum = nullptr; // [padded_n], int8 only: sum over k of the int8 weights, to undo the +128
+  void* data = nullptr;         // packed_bytes(n, k), 64-byte aligned
+  float* bias = nullptr;        // [padded_n], zero where there is none
+  float* scale = nullptr;       // [padded_n], int8 only: weight = scale * int8
+  std::int32_t* sum = nullptr;  // [padded_n], int8 only: sum over k of the int8 weights, to undo the +128
 };
 
 enum class Activation : int { none = 0, gelu = 1, silu = 2 };  // gelu is the exact (erf) one
@@ -58,16 +58,18 @@ struct Gemm {
   // x: [rows, k] float with row stride x_stride -> GEMM input rows of this precision (padding written too).
   void (*convert)(const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t k, Rows out);
   // y: [rows, y_stride], float or bf16 by epilogue.store; exactly n columns of each row are written.
-  void (*run)(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& epilogue, void* y, std::int64_t y_stride);
+  void (*run)(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& epilogue, void* y,
+              std::int64_t y_stride);
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Normalisation
 // ---------------------------------------------------------------------------------------------------------------------
 
-// y = LN(x; eps) [* gamma + beta], written as GEMM input of `precision` (padding written too). gamma and beta: [d] or both null.
+// y = LN(x; eps) [* gamma + beta], written as GEMM input of `precision` (padding written too). gamma and beta: [d] or
+// both null.
 struct LayerNorm {
-  const float* x;          // [rows, x_stride]
+  const float* x;  // [rows, x_stride]
   std::int64_t x_stride;
   std::int64_t rows, d;
   float eps;
@@ -76,9 +78,10 @@ struct LayerNorm {
 };
 
 // y = LN(LN(x; 1e-6) * (1 + scale) + shift; 1e-5), the second LayerNorm without its affine part (folded into the next
-// weights), written as GEMM input. shift and scale are read per row at modulation[row] + {shift,scale}_offset, [d] each.
+// weights), written as GEMM input. shift and scale are read per row at modulation[row] + {shift,scale}_offset, [d]
+// each.
 struct AdaLN {
-  const float* x;          // [rows, x_stride]
+  const float* x;  // [rows, x_stride]
   std::int64_t x_stride;
   std::int64_t rows, d;
   const float* const* modulation;
@@ -89,19 +92,19 @@ struct AdaLN {
 // Attention
 // ---------------------------------------------------------------------------------------------------------------------
 
-// Attention of single queries over a handful of keys (at most kMaxWindow), as the predictor needs it: the softmax lives in
-// registers. The scale 1/sqrt(head_dim) is folded into the query weights. One output row per query:
+// Attention of single queries over a handful of keys (at most kMaxWindow), as the predictor needs it: the softmax lives
+// in registers. The scale 1/sqrt(head_dim) is folded into the query weights. One output row per query:
 //   out[h*head_dim + :] = softmax_j(q_h . k_jh) v_jh
 constexpr int kMaxWindow = 64;
 struct WindowAttention {
   std::int64_t rows;
   std::int64_t heads, head_dim;
-  Store storage;                  // element type behind q, k and v
-  const void* const* query;       // [rows] -> heads*head_dim elements
-  const void* const* key;         // [rows, max_keys] -> heads*head_dim elements; the value lies value_offset elements after
+  Store storage;             // element type behind q, k and v
+  const void* const* query;  // [rows] -> heads*head_dim elements
+  const void* const* key;    // [rows, max_keys] -> heads*head_dim elements; the value lies value_offset elements after
   std::int64_t value_offset;
   std::int64_t max_keys;
-  const std::int32_t* keys;       // [rows], how many of max_keys to attend to, 1..max_keys
+  const std::int32_t* keys;  // [rows], how many of max_keys to attend to, 1..max_keys
 };
 
 // Full attention of one head over one sequence (the encoder): queries [first, last) against all `tokens` keys.
@@ -110,13 +113,13 @@ struct FullAttention {
   std::int64_t tokens, head_dim;
   std::int64_t first, last;
   Store storage;
-  const void* q;                  // [tokens, stride]
+  const void* q;  // [tokens, stride]
   const void* k;
   const void* v;
   std::int64_t stride;
   float* out;
   std::int64_t out_stride;
-  void* scratch;                  // full_attention_scratch(tokens, head_dim) bytes, 64-byte aligned
+  void* scratch;  // full_attention_scratch(tokens, head_dim) bytes, 64-byte aligned
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -124,8 +127,8 @@ struct FullAttention {
 // ---------------------------------------------------------------------------------------------------------------------
 
 struct Kernels {
-  const char* isa;                // "scalar", "avx2", "avx512", "amx", "neon"
-  Gemm gemm[kPrecisions];         // a precision without dot products of its own here has run == null
+  const char* isa;         // "scalar", "avx2", "avx512", "amx", "neon"
+  Gemm gemm[kPrecisions];  // a precision without dot products of its own here has run == null
   void (*layer_norm)(const LayerNorm& args, Precision precision, Rows out);
   void (*ada_ln)(const AdaLN& args, Precision precision, Rows out);
   void (*window_attention)(const WindowAttention& args, Precision precision, Rows out);

@@ -16,11 +16,11 @@ struct Config {
   std::int64_t encoder_depth = 12;
   std::int64_t encoder_heads = 3;
   std::int64_t encoder_mlp_dim = 768;
-  std::int64_t latent_dim = 192;        // D
-  std::int64_t projector_dim = 2048;    // 0: no projector (then encoder_dim == latent_dim)
-  std::int64_t pred_proj_dim = 2048;    // 0: no pred_proj
-  std::string projector_norm = "batch"; // batch | layer | none, of projector and pred_proj alike
-  std::int64_t history = 3;             // frames the predictor sees
+  std::int64_t latent_dim = 192;         // D
+  std::int64_t projector_dim = 2048;     // 0: no projector (then encoder_dim == latent_dim)
+  std::int64_t pred_proj_dim = 2048;     // 0: no pred_proj
+  std::string projector_norm = "batch";  // batch | layer | none, of projector and pred_proj alike
+  std::int64_t history = 3;              // frames the predictor sees
   std::int64_t predictor_depth = 6;
   std::int64_t predictor_heads = 16;
   std::int64_t predictor_head_dim = 64;

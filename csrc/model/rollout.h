@@ -29,8 +29,8 @@ class Rollout {
 
   // Rolls out n <= tile() candidates of one prepared problem. actions: [n, horizon, A], standardised.
   // latents: [n, horizon, D] when every_step, else [n, D] (the last). Concurrent calls need different `thread`s.
-  void run_tile(int thread, std::int64_t problem, const float* actions, std::int64_t n, std::int64_t horizon, bool every_step,
-                float* latents);
+  void run_tile(int thread, std::int64_t problem, const float* actions, std::int64_t n, std::int64_t horizon,
+                bool every_step, float* latents);
 
  private:
   struct Workspace;

@@ -51,26 +51,39 @@ inline int main(int argc, char** argv) {
 
 }  // namespace check
 
-#define TEST(name)                                        \
-  static void name();                                     \
+#define TEST(name)                                           \
+  static void name();                                        \
   static const check::Register register_##name(#name, name); \
   static void name()
-#define CHECK(condition) \
-  do { if (!(condition)) check::fail(__FILE__, __LINE__, "CHECK(" #condition ")"); } while (0)
-#define CHECK_EQ(a, b) \
-  do { const auto a_ = (a); const auto b_ = (b); \
-       if (!(a_ == b_)) check::fail(__FILE__, __LINE__, "CHECK_EQ(" #a ", " #b ")"); } while (0)
-#define CHECK_NEAR(a, b, tolerance) \
-  do { const double a_ = (a), b_ = (b); \
-       if (!(std::fabs(a_ - b_) <= (tolerance))) \
-         check::fail(__FILE__, __LINE__, "CHECK_NEAR(" #a ", " #b "): " + std::to_string(a_) + " vs " + std::to_string(b_)); \
+#define CHECK(condition)                                                        \
+  do {                                                                          \
+    if (!(condition)) check::fail(__FILE__, __LINE__, "CHECK(" #condition ")"); \
+  } while (0)
+#define CHECK_EQ(a, b)                                                            \
+  do {                                                                            \
+    const auto a_ = (a);                                                          \
+    const auto b_ = (b);                                                          \
+    if (!(a_ == b_)) check::fail(__FILE__, __LINE__, "CHECK_EQ(" #a ", " #b ")"); \
+  } while (0)
+#define CHECK_NEAR(a, b, tolerance)                                                                   \
+  do {                                                                                                \
+    const double a_ = (a), b_ = (b);                                                                  \
+    if (!(std::fabs(a_ - b_) <= (tolerance)))                                                         \
+      check::fail(__FILE__, __LINE__,                                                                 \
+                  "CHECK_NEAR(" #a ", " #b "): " + std::to_string(a_) + " vs " + std::to_string(b_)); \
   } while (0)
 // The expression throws an exception of this type whose message contains `part`.
-#define CHECK_THROWS(expression, Type, part) \
-  do { bool thrown_ = false; \
-       try { (void)(expression); } \
-       catch (const Type& e_) { thrown_ = true; \
-         if (std::string(e_.what()).find(part) == std::string::npos) \
-           check::fail(__FILE__, __LINE__, std::string("message of " #expression ": ") + e_.what()); } \
-       if (!thrown_) check::fail(__FILE__, __LINE__, #expression " did not throw " #Type); } while (0)
-#define CHECK_MAIN int main(int argc, char** argv) { return check::main(argc, argv); }
+#define CHECK_THROWS(expression, Type, part)                                                      \
+  do {                                                                                            \
+    bool thrown_ = false;                                                                         \
+    try {                                                                                         \
+      (void)(expression);                                                                         \
+    } catch (const Type& e_) {                                                                    \
+      thrown_ = true;                                                                             \
+      if (std::string(e_.what()).find(part) == std::string::npos)                                 \
+        check::fail(__FILE__, __LINE__, std::string("message of " #expression ": ") + e_.what()); \
+    }                                                                                             \
+    if (!thrown_) check::fail(__FILE__, __LINE__, #expression " did not throw " #Type);           \
+  } while (0)
+#define CHECK_MAIN \
+  int main(int argc, char** argv) { return check::main(argc, argv); }
