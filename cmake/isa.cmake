@@ -26,7 +26,7 @@ function(lewm_select_isa_sources sources)
   foreach(isa avx2 avx512 amx neon)
     set(own ${selected})
     list(FILTER own INCLUDE REGEX "_${isa}\\.cpp$")
-    if(isa IN_LIST LEWM_ISAS)
+    if(isa IN_LIST LEWM_ISAS AND own MATCHES "kernels_${isa}")
       # Contraction off: where a kernel fuses a multiply and an add it says so, and every tier rounds alike.
       set_source_files_properties(${own} PROPERTIES COMPILE_OPTIONS "${LEWM_FLAGS_${isa}};-ffp-contract=off")
       string(TOUPPER ${isa} upper)

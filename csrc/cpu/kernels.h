@@ -18,8 +18,12 @@ namespace lewm::cpu {
 
 // Rows of GEMM input, in the element type of a precision:
 //   fp32: float.   bf16: uint16_t (round to nearest even).
-//   int8: uint8_t holding round(x / scale[row]) + 128 with scale[row] = max|x| / 127 (scale 1 for an all-zero row).
+//   int8: uint8_t holding round(x / scale[row]) + kInt8Zero with scale[row] = max|x| / 127. The scale is 1 for a row
+//         whose max|x| is below kInt8Tiny, and NaN for a row that holds a NaN or an infinity, so that neither gets
+//         lost.
 // `stride` is in elements and at least padded_k(k); elements k..padded_k(k)-1 of a row are zero (int8: 128).
+constexpr int kInt8Zero = 128;
+constexpr float kInt8Tiny = 1e-30f;
 struct Rows {
   void* data = nullptr;
   std::int64_t stride = 0;
@@ -65,6 +69,9 @@ struct Gemm {
 // ---------------------------------------------------------------------------------------------------------------------
 // Normalisation
 // ---------------------------------------------------------------------------------------------------------------------
+
+// Widest row (d, or heads * head_dim) of the kernels below: they keep one row on the stack.
+constexpr std::int64_t kMaxWidth = 8192;
 
 // y = LN(x; eps) [* gamma + beta], written as GEMM input of `precision` (padding written too). gamma and beta: [d] or
 // both null.
@@ -128,7 +135,7 @@ struct FullAttention {
 
 struct Kernels {
   const char* isa;         // "scalar", "avx2", "avx512", "amx", "neon"
-  Gemm gemm[kPrecisions];  // a precision without dot products of its own here has run == null
+  Gemm gemm[kPrecisions];  // all null where the CPU lacks the precision's dot products; Store::bf16 needs gemm[bf16]
   void (*layer_norm)(const LayerNorm& args, Precision precision, Rows out);
   void (*ada_ln)(const AdaLN& args, Precision precision, Rows out);
   void (*window_attention)(const WindowAttention& args, Precision precision, Rows out);

@@ -1,0 +1,158 @@
+// The reference GEMM: plain loops over packed columns, with the same roundings as the vector tiers.
+#include <cmath>
+
+#include "cpu/kernels_scalar.h"
+
+namespace lewm::cpu::scalar {
+namespace {
+
+constexpr std::int64_t kColumns =
+    16;  // weights are packed as [n / 16][k][16], so that compilers may vectorise plain loops
+
+std::int64_t padded_k(std::int64_t k) { return k; }
+std::int64_t padded_n(std::int64_t n) { return round_up(n, kColumns); }
+
+template <class T>
+std::size_t packed_bytes(std::int64_t n, std::int64_t k) {
+  return static_cast<std::size_t>(padded_n(n) * k) * sizeof(T);
+}
+
+void pack_bias(const float* bias, std::int64_t n, PackedMatrix* out) {
+  for (std::int64_t j = 0; j < padded_n(n); ++j) out->bias[j] = bias && j < n ? bias[j] : 0.0f;
+}
+
+// encode(column, value) -> T
+template <class T, class Encode>
+void pack_columns(const float* w, std::int64_t n, std::int64_t k, PackedMatrix* out, Encode encode) {
+  out->n = n;
+  out->k = k;
+  T* data = static_cast<T*>(out->data);
+  for (std::int64_t j = 0; j < padded_n(n); ++j) {
+    T* column = data + j / kColumns * k * kColumns + j % kColumns;
+    for (std::int64_t i = 0; i < k; ++i) column[i * kColumns] = j < n ? encode(j, w[j * k + i]) : T{0};
+  }
+}
+
+void pack_f32(const float* w, const float* bias, std::int64_t n, std::int64_t k, PackedMatrix* out) {
+  pack_columns<float>(w, n, k, out, [](std::int64_t, float value) { return value; });
+  pack_bias(bias, n, out);
+}
+
+void pack_bf16(const float* w, const float* bias, std::int64_t n, std::int64_t k, PackedMatrix* out) {
+  pack_columns<std::uint16_t>(w, n, k, out, [](std::int64_t, float value) { return bf16_from_float(value); });
+  pack_bias(bias, n, out);
+}
+
+void pack_int8(const float* w, const float* bias, std::int64_t n, std::int64_t k, PackedMatrix* out) {
+  for (std::int64_t j = 0; j < padded_n(n); ++j) {
+    out->scale[j] = j < n ? int8_scale(w + j * k, k) : 0.0f;
+    out->sum[j] = 0;
+  }
+  pack_columns<std::int8_t>(w, n, k, out, [out](std::int64_t j, float value) {
+    const std::int8_t quantised = quantise(value, out->scale[j]);
+    out->sum[j] += quantised;
+    return quantised;
+  });
+  pack_bias(bias, n, out);
+}
+
+void convert_f32(const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t k, Rows out) {
+  for (std::int64_t r = 0; r < rows; ++r) write_row(x + r * x_stride, k, Precision::fp32, out, r);
+}
+void convert_bf16(const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t k, Rows out) {
+  for (std::int64_t r = 0; r < rows; ++r) write_row(x + r * x_stride, k, Precision::bf16, out, r);
+}
+void convert_int8(const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t k, Rows out) {
+  for (std::int64_t r = 0; r < rows; ++r) write_row(x + r * x_stride, k, Precision::int8, out, r);
+}
+
+float activate(float x, Activation activation) {
+  switch (activation) {
+    case Activation::none:
+      return x;
+    case Activation::gelu:
+      return 0.5f * x * (1.0f + std::erf(x * 0.70710678f));
+    case Activation::silu:
+      return x / (1.0f + std::exp(-x));
+  }
+  return x;
+}
+
+// y[0..count) of one row, from x W^T before the bias.
+void finish_row(const float* product, std::int64_t row, std::int64_t first, std::int64_t count, const PackedMatrix& w,
+                const Epilogue& e, void* y, std::int64_t y_stride) {
+  for (std::int64_t c = 0; c < count; ++c) {
+    const std::int64_t j = first + c;
+    float value = activate(product[c] + w.bias[j], e.activation);
+    if (e.gate) value *= e.gate[row][e.gate_offset + j];
+    if (e.residual) value += e.residual[row * e.residual_stride + j];
+    if (e.store == Store::f32) {
+      static_cast<float*>(y)[row * y_stride + j] = value;
+    } else {
+      static_cast<std::uint16_t*>(y)[row * y_stride + j] = bf16_from_float(value);
+    }
+  }
+}
+
+// One row against kColumns columns: dot[c] = sum over k, in order.
+void dot_columns(const float* x, const float* w, std::int64_t k, float* product) {
+  float dot[kColumns] = {};
+  for (std::int64_t i = 0; i < k; ++i) {
+    for (std::int64_t c = 0; c < kColumns; ++c) dot[c] += x[i] * w[i * kColumns + c];
+  }
+  for (std::int64_t c = 0; c < kColumns; ++c) product[c] = dot[c];
+}
+
+void dot_columns(const std::uint16_t* x, const std::uint16_t* w, std::int64_t k, float* product) {
+  float dot[kColumns] = {};
+  for (std::int64_t i = 0; i < k; ++i) {
+    for (std::int64_t c = 0; c < kColumns; ++c) dot[c] += float_from_bf16(x[i]) * float_from_bf16(w[i * kColumns + c]);
+  }
+  for (std::int64_t c = 0; c < kColumns; ++c) product[c] = dot[c];
+}
+
+void dot_columns(const std::uint8_t* x, const std::int8_t* w, std::int64_t k, std::int32_t* product) {
+  std::int32_t dot[kColumns] = {};
+  for (std::int64_t i = 0; i < k; ++i) {
+    for (std::int64_t c = 0; c < kColumns; ++c) dot[c] += x[i] * w[i * kColumns + c];
+  }
+  for (std::int64_t c = 0; c < kColumns; ++c) product[c] = dot[c];
+}
+
+template <class T>
+void run_float(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& epilogue, void* y,
+               std::int64_t y_stride) {
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t j = 0; j < w.n; j += kColumns) {
+      float product[kColumns];
+      dot_columns(static_cast<const T*>(x.data) + r * x.stride, static_cast<const T*>(w.data) + j * w.k, w.k, product);
+      finish_row(product, r, j, w.n - j < kColumns ? w.n - j : kColumns, w, epilogue, y, y_stride);
+    }
+  }
+}
+
+void run_int8(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& epilogue, void* y,
+              std::int64_t y_stride) {
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t j = 0; j < w.n; j += kColumns) {
+      std::int32_t dot[kColumns];
+      float product[kColumns];
+      dot_columns(static_cast<const std::uint8_t*>(x.data) + r * x.stride,
+                  static_cast<const std::int8_t*>(w.data) + j * w.k, w.k, dot);
+      for (std::int64_t c = 0; c < kColumns; ++c) {
+        product[c] = static_cast<float>(dot[c] - kInt8Zero * w.sum[j + c]) * (x.scale[r] * w.scale[j + c]);
+      }
+      finish_row(product, r, j, w.n - j < kColumns ? w.n - j : kColumns, w, epilogue, y, y_stride);
+    }
+  }
+}
+
+}  // namespace
+
+const Gemm kGemm[kPrecisions] = {
+    {padded_k, padded_n, packed_bytes<float>, pack_f32, convert_f32, run_float<float>},
+    {padded_k, padded_n, packed_bytes<std::uint16_t>, pack_bf16, convert_bf16, run_float<std::uint16_t>},
+    {padded_k, padded_n, packed_bytes<std::int8_t>, pack_int8, convert_int8, run_int8},
+};
+
+}  // namespace lewm::cpu::scalar

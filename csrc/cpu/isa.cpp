@@ -1,0 +1,212 @@
+#include "cpu/isa.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "core/error.h"
+#include "cpu/tables.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#if defined(__linux__) && defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
+#ifndef LEWM_HAVE_AVX2
+#define LEWM_HAVE_AVX2 0
+#endif
+#ifndef LEWM_HAVE_AVX512
+#define LEWM_HAVE_AVX512 0
+#endif
+#ifndef LEWM_HAVE_AMX
+#define LEWM_HAVE_AMX 0
+#endif
+#ifndef LEWM_HAVE_NEON
+#define LEWM_HAVE_NEON 0
+#endif
+
+namespace lewm::cpu {
+namespace {
+
+constexpr const char* kNames[kIsas] = {"scalar", "avx2", "avx512", "amx", "neon"};
+
+// What this CPU has and this operating system saves on a context switch.
+struct Features {
+  bool avx2 = false;    // AVX2, FMA, F16C
+  bool avx512 = false;  // F, BW, DQ, VL
+  bool avx512_bf16 = false;
+  bool avx512_vnni = false;
+  bool amx = false;  // tiles, bf16 and int8, and this process may use them
+  bool neon = false;
+  bool neon_bf16 = false;
+  bool neon_dotprod = false;
+};
+
+#if defined(__x86_64__)
+
+bool allow_amx() {
+#if defined(__linux__)
+  // Linux hands the 8 KiB of tile registers only to processes that ask (arch_prctl(2), ARCH_REQ_XCOMP_PERM).
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
+// __builtin_cpu_supports also checks that the operating system saves the ymm, zmm and mask registers (XGETBV).
+Features detect() {
+  Features f;
+  __builtin_cpu_init();
+  f.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  f.avx512 = f.avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  f.avx512_bf16 = f.avx512 && __builtin_cpu_supports("avx512bf16");
+  f.avx512_vnni = f.avx512 && __builtin_cpu_supports("avx512vnni");
+  if (f.avx512_bf16 && f.avx512_vnni) {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    constexpr unsigned kAmx = 1u << 22 | 1u << 24 | 1u << 25;  // CPUID 7.0 EDX: AMX-BF16, AMX-TILE, AMX-INT8
+    const bool has_tiles = __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & kAmx) == kAmx;
+    f.amx = has_tiles && allow_amx();
+  }
+  return f;
+}
+
+#elif defined(__aarch64__)
+
+Features detect() {
+  Features f;
+  f.neon = true;                                                    // part of the architecture
+#if defined(__linux__)
+  constexpr unsigned long kDotprod = 1ul << 20, kBf16 = 1ul << 14;  // HWCAP_ASIMDDP, HWCAP2_BF16
+  f.neon_dotprod = (getauxval(AT_HWCAP) & kDotprod) != 0;
+  f.neon_bf16 = (getauxval(AT_HWCAP2) & kBf16) != 0;
+#endif
+  return f;
+}
+
+#else
+
+Features detect() { return {}; }
+
+#endif
+
+const Features& features() {
+  static const Features f = detect();
+  return f;
+}
+
+// The table as this CPU can run it: a precision whose dot products it lacks has no entry.
+[[maybe_unused]] Kernels runnable(const Kernels& table, bool bf16, bool int8) {
+  Kernels copy = table;
+  if (!bf16) copy.gemm[static_cast<int>(Precision::bf16)] = {};
+  if (!int8) copy.gemm[static_cast<int>(Precision::int8)] = {};
+  return copy;
+}
+
+std::string available_names() {
+  std::string names;
+  for (int i = 0; i < kIsas; ++i) {
+    if (!isa_available(static_cast<Isa>(i))) continue;
+    if (!names.empty()) names += ", ";
+    names += kNames[i];
+  }
+  return names;
+}
+
+Isa choose() {
+  const char* wanted = std::getenv("LEWM_ISA");
+  if (wanted && *wanted) {
+    for (int i = 0; i < kIsas; ++i) {
+      if (!std::strcmp(wanted, kNames[i]) && isa_available(static_cast<Isa>(i))) return static_cast<Isa>(i);
+    }
+    throw Error(Status::invalid_argument,
+                std::string("LEWM_ISA: expected one of ") + available_names() + ", got \"" + wanted + "\"");
+  }
+  for (Isa isa : {Isa::amx, Isa::avx512, Isa::avx2, Isa::neon}) {
+    if (isa_available(isa)) return isa;
+  }
+  return Isa::scalar;
+}
+
+}  // namespace
+
+const char* isa_name(Isa isa) { return kNames[static_cast<int>(isa)]; }
+
+bool isa_built(Isa isa) {
+  switch (isa) {
+    case Isa::scalar:
+      return true;
+    case Isa::avx2:
+      return LEWM_HAVE_AVX2;
+    case Isa::avx512:
+      return LEWM_HAVE_AVX512;
+    case Isa::amx:
+      return LEWM_HAVE_AMX;
+    case Isa::neon:
+      return LEWM_HAVE_NEON;
+  }
+  return false;
+}
+
+bool isa_available(Isa isa) {
+  if (!isa_built(isa)) return false;
+  switch (isa) {
+    case Isa::scalar:
+      return true;
+    case Isa::avx2:
+      return features().avx2;
+    case Isa::avx512:
+      return features().avx512;
+    case Isa::amx:
+      return features().amx;
+    case Isa::neon:
+      return features().neon;
+  }
+  return false;
+}
+
+const Kernels& kernels(Isa isa) {
+  if (!isa_available(isa)) {
+    throw Error(Status::unsupported, std::string("isa: expected one of ") + available_names() + ", got \"" +
+                                         isa_name(isa) + "\", which this " + (isa_built(isa) ? "CPU" : "build") +
+                                         " does not have");
+  }
+  switch (isa) {
+#if LEWM_HAVE_AVX2
+    case Isa::avx2:
+      return avx2_kernels();
+#endif
+#if LEWM_HAVE_AVX512
+    case Isa::avx512: {
+      static const Kernels table = runnable(avx512_kernels(), features().avx512_bf16, features().avx512_vnni);
+      return table;
+    }
+#endif
+#if LEWM_HAVE_AMX
+    case Isa::amx:
+      return amx_kernels();
+#endif
+#if LEWM_HAVE_NEON
+    case Isa::neon: {
+      static const Kernels table = runnable(neon_kernels(), features().neon_bf16, features().neon_dotprod);
+      return table;
+    }
+#endif
+    default:
+      return scalar_kernels();
+  }
+}
+
+Isa active_isa() {
+  static const Isa isa = choose();
+  return isa;
+}
+
+}  // namespace lewm::cpu

@@ -1,0 +1,26 @@
+// The scalar tier: plain loops that define what every other tier computes.
+#pragma once
+
+#include "cpu/bf16.h"
+#include "cpu/kernels.h"
+
+namespace lewm::cpu::scalar {
+
+extern const Gemm kGemm[kPrecisions];
+
+// max|x| / 127; 1 for a row of (nearly) zeros, NaN where an element is NaN or infinite, so that neither gets lost.
+float int8_scale(const float* x, std::int64_t count);
+std::int8_t quantise(float value, float scale);
+
+// Writes row r of `out`, k elements of x, in the element type of `precision` (padded_k(k) == k here).
+void write_row(const float* x, std::int64_t k, Precision precision, Rows out, std::int64_t r);
+
+void layer_norm(const LayerNorm& args, Precision precision, Rows out);
+void ada_ln(const AdaLN& args, Precision precision, Rows out);
+void window_attention(const WindowAttention& args, Precision precision, Rows out);
+std::size_t full_attention_scratch(std::int64_t tokens, std::int64_t head_dim);
+void full_attention(const FullAttention& args);
+void squared_distance(const float* x, std::int64_t x_stride, const float* goal, std::int64_t rows, std::int64_t d,
+                      float* cost);
+
+}  // namespace lewm::cpu::scalar
