@@ -9,7 +9,7 @@ environments that can do better than a loop override ``GoalEnv.make_batch``.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import gymnasium
@@ -66,8 +66,10 @@ class GoalEnv(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
     """The gymnasium id, such as "lewm/TwoRoom-v0"."""
     max_episode_steps: ClassVar[int]
     """Longest recorded episode, in environment steps."""
+    stops_at_success: ClassVar[bool] = True
+    """Whether a recorded episode ends when its goal is reached."""
     state_columns: ClassVar[Mapping[str, int]]
-    """Columns that a data set keeps of each step besides ``pixels`` and ``action``: name -> width, all floats.
+    """Columns that a data set keeps of each step besides ``pixels`` and ``action``: name -> width, of floats.
     ``state`` (the full state, width S) must be among them; the others are worth probing."""
     policies: ClassVar[Mapping[str, Callable[[], Policy]]]
     """Data policies by name; the first is the default of ``lewm collect``. "random" should be among them."""
@@ -92,7 +94,7 @@ class GoalEnv(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
 
     @abstractmethod
     def set_state(self, state: NDArray[Any]) -> None:
-        """Puts the environment into ``state`` (S,); a ValueError for another shape or NaN: ``check_state``."""
+        """Puts the environment into ``state`` (S,); ValueError for another shape or NaN: ``check_state``."""
 
     @abstractmethod
     def _advance(self, action: NDArray[np.float32]) -> None:
@@ -111,7 +113,7 @@ class GoalEnv(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
         """A start and a goal state, (S,) each, as recorded episodes have them. May disturb the simulator."""
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """This step's values of ``state_columns``, (width,) each. Override if there is more than ``state``."""
+        """This step's values of ``state_columns``, (width,) each; override for more than ``state``."""
         return {"state": self.get_state()}
 
     def states_from_columns(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
@@ -128,6 +130,52 @@ class GoalEnv(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
     def make_batch(cls, count: int, image_size: int = 224) -> EnvBatch:
         """``count`` environments that are stepped and rendered together."""
         return SerialBatch([cls(image_size=image_size) for _ in range(count)])
+
+    @classmethod
+    def record_episodes(
+        cls, policy: str, rngs: Sequence[np.random.Generator], image_size: int = 224
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        """One recorded episode per generator, in order; an episode depends on its own generator alone.
+
+        Yields columns of T rows each: ``pixels`` (T, H, W, 3) uint8, ``action`` (T, A) float32, where row t
+        is the action that leaves frame t and the last row is NaN, and ``state_columns``. Override to batch.
+
+        Raises:
+            ValueError: ``policy`` is not one of ``cls.policies``.
+        """
+        actor = cls.make_policy(policy)
+        env = cls(image_size=image_size)
+        try:
+            for rng in rngs:
+                yield env._record_episode(actor, rng)
+        finally:
+            env.close()
+
+    @classmethod
+    def make_policy(cls, name: str) -> Policy:
+        """The data policy called ``name``."""
+        if name not in cls.policies:
+            raise ValueError(f"policy: expected one of {list(cls.policies)}, got {name!r}")
+        return cls.policies[name]()
+
+    def _record_episode(self, policy: Policy, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+        start, goal = self.sample_episode(rng)
+        self.set_goal(goal)
+        self.set_state(start)
+        policy.reset(self, rng)
+        frames, rows = [self._render()], [self.columns()]
+        actions: list[NDArray[np.float32]] = []
+        while len(actions) < self.max_episode_steps:
+            if self.stops_at_success and actions and self.success(self.get_state(), goal):
+                break
+            action = np.clip(policy.act(self), self.action_space.low, self.action_space.high)
+            self._advance(action.astype(np.float32))
+            actions.append(action.astype(np.float32))
+            frames.append(self._render())
+            rows.append(self.columns())
+        actions.append(np.full(self.action_dim, np.nan, dtype=np.float32))
+        kept = {name: np.stack([row[name] for row in rows]) for name in self.state_columns}
+        return {"pixels": np.stack(frames), "action": np.stack(actions), **kept}
 
     # ---- what comes with it -----------------------------------------------------------------------------
 
