@@ -1,0 +1,233 @@
+"""The trainable world model: encoder, action encoder, predictor and the two-term loss (arXiv 2603.19312)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lewm.config import LeWMConfig
+from lewm.nn.attention import ATTENTION_KINDS
+from lewm.nn.batch_norm import BatchNorm
+from lewm.nn.predictor import ActionEncoder, Predictor, Projector
+from lewm.nn.sigreg import sigreg
+from lewm.nn.vit import VisionTransformer
+
+__all__ = ["IMAGENET_PREPROCESSING", "LeWM"]
+
+IMAGENET_PREPROCESSING = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+
+
+class LeWM(nn.Module):
+    """LeWorldModel in torch. `state_dict()` has the published tensor names.
+
+    Sizes in shapes: D = config.latent_dim, A = config.block_dim (action_dim * frame_skip), H, W = config.image_size.
+
+    Args:
+        config: sizes; the default is the published model.
+        dropout: inside the predictor; emb_dropout: on its input. Both act in training mode only.
+        attention: "auto", "matmul" or "sdpa", see `lewm.nn.attention.attend`.
+        preprocessing: {"mean", "std"} of the colour channels, for pixels scaled to [0, 1].
+        action_scaling: {"mean", "std"} per action dimension, with which the training data was standardised; kept for the
+            files that `lewm.save` writes, actions given to this module are standardised already.
+
+    Attributes: config, preprocessing, action_scaling (None: identity).
+    """
+
+    def __init__(
+        self,
+        config: LeWMConfig | None = None,
+        dropout: float = 0.1,
+        emb_dropout: float = 0.0,
+        *,
+        attention: str = "auto",
+        preprocessing: Mapping[str, Any] | None = None,
+        action_scaling: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        if attention not in ATTENTION_KINDS:
+            raise ValueError(f"attention: expected one of {ATTENTION_KINDS}, got {attention!r}")
+        config = config or LeWMConfig()
+        self.config = config
+        self.preprocessing = {key: list(map(float, value)) for key, value in (preprocessing or IMAGENET_PREPROCESSING).items()}
+        self.action_scaling = (
+            {key: list(map(float, value)) for key, value in action_scaling.items()} if action_scaling else None
+        )
+        self.encoder = VisionTransformer(
+            image_size=config.image_size,
+            patch_size=config.patch_size,
+            dim=config.encoder_dim,
+            depth=config.encoder_depth,
+            heads=config.encoder_heads,
+            mlp_dim=config.encoder_mlp_dim,
+            mean=self.preprocessing["mean"],
+            std=self.preprocessing["std"],
+            attention=attention,
+        )
+        self.predictor = Predictor(
+            history=config.history,
+            inputs=config.latent_dim,
+            dim=config.predictor_dim,
+            outputs=config.predictor_output_dim,
+            depth=config.predictor_depth,
+            heads=config.predictor_heads,
+            head_dim=config.predictor_head_dim,
+            mlp_dim=config.predictor_mlp_dim,
+            dropout=dropout,
+            emb_dropout=emb_dropout,
+            attention=attention,
+        )
+        self.action_encoder = ActionEncoder(
+            config.block_dim, config.action_smoothed_dim, config.latent_dim, config.action_mlp_scale
+        )
+        self.projector = _projector(config.encoder_dim, config.projector_dim, config.latent_dim, config.projector_norm)
+        self.pred_proj = _projector(
+            config.predictor_output_dim, config.pred_proj_dim, config.latent_dim, config.projector_norm
+        )
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, **kwargs: Any) -> LeWM:
+        """The model in a published folder, a `.pt` file beside its config.json, or a deployment `.safetensors`.
+
+        `kwargs` go to the constructor. In evaluation mode, on the CPU. Raises what `lewm.load` raises.
+        """
+        from lewm.checkpoint import read_checkpoint
+
+        checkpoint = read_checkpoint(path)
+        kwargs.setdefault("preprocessing", checkpoint.preprocessing)
+        kwargs.setdefault("action_scaling", checkpoint.action_scaling)
+        model = cls(checkpoint.config, **kwargs)
+        model.load_state_dict({name: torch.from_numpy(array) for name, array in checkpoint.state.items()})
+        return model.eval()
+
+    def sync_batch_norm(self, group: dist.ProcessGroup) -> None:
+        """Let the batch normalisations of projector and pred_proj span the ranks of `group` in training mode."""
+        for module in self.modules():
+            if isinstance(module, BatchNorm):
+                module.sync(group)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Latents (..., D) float32 of images.
+
+        pixels: (..., H, W, 3) uint8 RGB, normalised here; or (..., 3, H, W) floating point, normalised already.
+        Raises ValueError on another shape, TypeError on another dtype.
+        """
+        size = self.config.image_size
+        image = (size, size, 3) if pixels.dtype == torch.uint8 else (3, size, size)
+        if pixels.dtype != torch.uint8 and not pixels.is_floating_point():
+            raise TypeError(f"pixels: expected uint8 or a floating-point dtype, got {pixels.dtype}")
+        if tuple(pixels.shape[-3:]) != image:
+            expected = ", ".join(map(str, image))
+            raise ValueError(f"pixels: expected (..., {expected}) for {pixels.dtype}, got {tuple(pixels.shape)}")
+        batch = pixels.shape[:-3]
+        latents = self.projector(self.encoder(pixels.reshape(-1, *image)))
+        return latents.float().view(*batch, -1)
+
+    def predict(self, latents: Tensor, actions: Tensor) -> Tensor:
+        """The next latent after each step of a window, (B, T, D) float32.
+
+        latents: (B, T, D) with T <= config.history. actions: (B, T, A) standardised, block t leaves frame t.
+        Raises ValueError on another shape.
+        """
+        config = self.config
+        steps = latents.shape[1] if latents.dim() == 3 else 0
+        if not 1 <= steps <= config.history or latents.shape[2] != config.latent_dim:
+            raise ValueError(
+                f"latents: expected (B, 1..{config.history}, {config.latent_dim}), got {tuple(latents.shape)}"
+            )
+        if actions.shape != (latents.shape[0], steps, config.block_dim):
+            raise ValueError(
+                f"actions: expected ({latents.shape[0]}, {steps}, {config.block_dim}), got {tuple(actions.shape)}"
+            )
+        outputs = self.predictor(latents, self.action_encoder(actions))
+        return self.pred_proj(outputs.flatten(0, 1)).float().view(latents.shape)
+
+    def rollout(self, latents: Tensor, actions: Tensor, past_actions: Tensor | None = None) -> Tensor:
+        """Latents after each block of every candidate, (B, S, H, D) float32.
+
+        latents: (B, C, D) of C <= config.history context frames. actions: (B, S, H, A), S candidates of H standardised
+        blocks. past_actions: (B, C - 1, A), the blocks executed between the context frames; None when C is 1.
+        Every step feeds the last `history` latents and appends the last prediction (DESIGN.md section 5).
+        Raises ValueError on another shape.
+        """
+        problems, context, _ = latents.shape
+        if actions.dim() != 4 or actions.shape[0] != problems or actions.shape[3] != self.config.block_dim:
+            raise ValueError(
+                f"actions: expected ({problems}, S, H, {self.config.block_dim}), got {tuple(actions.shape)}"
+            )
+        samples, horizon = actions.shape[1:3]
+        past_shape = (problems, context - 1, self.config.block_dim)
+        if past_actions is None:
+            past_actions = actions.new_empty(problems, 0, self.config.block_dim)
+        if tuple(past_actions.shape) != past_shape:
+            raise ValueError(f"past_actions: expected {past_shape}, got {tuple(past_actions.shape)}")
+        candidates = problems * samples
+        past = past_actions[:, None].expand(-1, samples, -1, -1).reshape(candidates, context - 1, -1)
+        blocks = torch.cat([past, actions.reshape(candidates, horizon, -1)], dim=1)
+        window = latents[:, None].expand(-1, samples, -1, -1).reshape(candidates, context, -1)
+        history = self.config.history
+        steps = list(window.unbind(1))  # each (B * S, D)
+        for end in range(context, context + horizon):
+            begin = max(0, end - history)
+            following = self.predict(torch.stack(steps[begin:end], dim=1), blocks[:, begin:end])
+            steps.append(following[:, -1])
+        return torch.stack(steps[context:], dim=1).view(problems, samples, horizon, -1)
+
+    def cost(
+        self, latents: Tensor, goal: Tensor, actions: Tensor, past_actions: Tensor | None = None
+    ) -> Tensor:
+        """Squared distance, summed over D, of every candidate's last latent to the goal's: (B, S) float32.
+
+        goal: (B, D). The other arguments are those of `rollout`.
+        """
+        last = self.rollout(latents, actions, past_actions)[:, :, -1]
+        return (last - goal[:, None]).square().sum(-1)
+
+    def loss(
+        self,
+        batch: Mapping[str, Tensor],
+        lambda_: float = 0.09,
+        *,
+        num_proj: int = 1024,
+        knots: int = 17,
+        seed: int | None = None,
+        group: dist.ProcessGroup | None = None,
+    ) -> dict[str, Tensor]:
+        """The training loss on windows of T frames and T action blocks, 2 <= T <= history + 1.
+
+            z = encode(pixels);  pred = predict(z[:, :-1], action[:, :-1])
+            loss = mean((pred - z[:, 1:])^2) + lambda_ * SIGReg(z by time step)
+
+        batch: "pixels" (B, T, H, W, 3) uint8 (or (B, T, 3, H, W) float, normalised), "action" (B, T, A) standardised.
+        num_proj, knots: of SIGReg; seed: of its directions (None: drawn from torch's generator).
+        group: ranks over which SIGReg takes its statistics.
+        Returns "loss", "pred_loss" and "sigreg_loss", scalars, and "latents", (B, T, D) detached; all float32.
+        """
+        pixels, actions = batch["pixels"], batch["action"]
+        if actions.dim() != 3 or actions.shape[:2] != pixels.shape[:2]:
+            raise ValueError(
+                f"action: expected {tuple(pixels.shape[:2])} windows and frames as pixels, got {tuple(actions.shape)}"
+            )
+        latents = self.encode(pixels)  # (B, T, D)
+        predicted = self.predict(latents[:, :-1], actions[:, :-1])
+        pred_loss = F.mse_loss(predicted, latents[:, 1:])
+        sigreg_loss = sigreg(latents.transpose(0, 1), num_proj=num_proj, knots=knots, seed=seed, process_group=group)
+        return {
+            "loss": pred_loss + lambda_ * sigreg_loss,
+            "pred_loss": pred_loss.detach(),
+            "sigreg_loss": sigreg_loss.detach(),
+            "latents": latents.detach(),
+        }
+
+    def forward(self, batch: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """`loss(batch, ...)`: what DistributedDataParallel and torch.compile wrap."""
+        return self.loss(batch, *args, **kwargs)
+
+
+def _projector(inputs: int, hidden: int, outputs: int, norm: str) -> nn.Module:
+    return Projector(inputs, hidden, outputs, norm) if hidden else nn.Identity()

@@ -1,0 +1,195 @@
+"""The image encoder: a pre-LN vision transformer whose CLS token is the image's embedding (DESIGN.md section 3).
+
+Parameters carry the names of the published checkpoints. The arithmetic is theirs too, arranged for training speed: uint8
+pixels go straight into the patch projection, with the normalisation folded into its weights; query, key and value are one
+matrix product; and the last layer computes its query, output and MLP for the CLS token alone, the only one read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lewm.nn.attention import attend
+
+__all__ = ["VisionTransformer"]
+
+_LAYER_NORM_EPS = 1e-12
+_INIT_STD = 0.02
+# Subtracted from uint8 pixels before the patch projection: what remains, -128..127, is exact in bfloat16 and nearly
+# centred, so that rounding of the folded weights does not add up over a bright image.
+_PIXEL_OFFSET = 128.0
+
+
+def _normal(*shape: int) -> nn.Parameter:
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(*shape), std=_INIT_STD))
+
+
+class _Linear(nn.Linear):
+    """A linear layer with the vision transformer's initial values."""
+
+    def reset_parameters(self) -> None:
+        nn.init.trunc_normal_(self.weight, std=_INIT_STD)
+        nn.init.zeros_(self.bias)
+
+
+class _PatchEmbeddings(nn.Module):
+    """Holds the patch projection as the convolution that the checkpoints store; applies it as one matrix product."""
+
+    def __init__(self, patch_size: int, dim: int):
+        super().__init__()
+        self.patch_size = patch_size
+        self.projection = nn.Conv2d(3, dim, patch_size, stride=patch_size)
+        nn.init.trunc_normal_(self.projection.weight, std=_INIT_STD)
+        nn.init.zeros_(self.projection.bias)
+
+    def forward(self, pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """pixels: (N, H, W, 3) uint8, or (N, 3, H, W) float, normalised -> (N, patches, dim)."""
+        p = self.patch_size
+        weight, bias = self.projection.weight, self.projection.bias
+        if pixels.dtype == torch.uint8:
+            n, height, width, _ = pixels.shape
+            patches = pixels.view(n, height // p, p, width // p, p, 3).transpose(2, 3)
+            dtype = torch.get_autocast_dtype(pixels.device.type) if _autocast(pixels) else weight.dtype
+            x = patches.reshape(n, -1, p * p * 3).to(dtype) - _PIXEL_OFFSET
+            shift = (_PIXEL_OFFSET / 255 - mean) / std  # what a pixel of _PIXEL_OFFSET becomes
+            bias = bias + weight.sum(dim=(2, 3)) @ shift
+            weight = weight.permute(0, 2, 3, 1) / (255 * std)
+        else:
+            n, _, height, width = pixels.shape
+            patches = pixels.view(n, 3, height // p, p, width // p, p).permute(0, 2, 4, 3, 5, 1)
+            x = patches.reshape(n, -1, p * p * 3)
+            weight = weight.permute(0, 2, 3, 1)
+        return F.linear(x, weight.flatten(1), bias)
+
+
+def _autocast(tensor: Tensor) -> bool:
+    return torch.is_autocast_enabled(tensor.device.type)
+
+
+class _Embeddings(nn.Module):
+    def __init__(self, patches: int, patch_size: int, dim: int):
+        super().__init__()
+        self.cls_token = _normal(1, 1, dim)
+        self.position_embeddings = _normal(1, patches + 1, dim)
+        self.patch_embeddings = _PatchEmbeddings(patch_size, dim)
+
+    def forward(self, pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """-> (N, 1 + patches, dim) with the CLS token first."""
+        x = self.patch_embeddings(pixels, mean, std)
+        cls = (self.cls_token + self.position_embeddings[:, :1]).expand(x.shape[0], -1, -1)
+        return torch.cat([cls, x + self.position_embeddings[:, 1:]], dim=1)
+
+
+class _SelfAttention(nn.Module):
+    def __init__(self, dim: int):
+        super().__init__()
+        self.query = _Linear(dim, dim)
+        self.key = _Linear(dim, dim)
+        self.value = _Linear(dim, dim)
+
+    def project(self, x: Tensor, names: Sequence[str]) -> Tensor:
+        """The named projections of x, (N, T, dim), as one matrix product: (N, T, len(names) * dim)."""
+        layers = [getattr(self, name) for name in names]
+        weight = torch.cat([layer.weight for layer in layers])
+        return F.linear(x, weight, torch.cat([layer.bias for layer in layers]))
+
+
+class _Output(nn.Module):
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.dense = _Linear(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense(x)
+
+
+class _Attention(nn.Module):
+    def __init__(self, dim: int, heads: int, kind: str):
+        super().__init__()
+        self.heads = heads
+        self.kind = kind
+        self.attention = _SelfAttention(dim)
+        self.output = _Output(dim, dim)
+
+    def forward(self, x: Tensor, cls_only: bool) -> Tensor:
+        """x: (N, T, dim) -> (N, T, dim), or (N, 1, dim) for the CLS token's query alone."""
+        if cls_only:
+            (q,) = self._heads(self.attention.project(x[:, :1], ("query",)), 1)
+            k, v = self._heads(self.attention.project(x, ("key", "value")), 2)
+        else:
+            q, k, v = self._heads(self.attention.project(x, ("query", "key", "value")), 3)
+        mixed = attend(q, k, v, kind=self.kind)
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(N, T, parts * dim) -> parts tensors (N, heads, T, dim / heads)."""
+        n, tokens, _ = x.shape
+        return x.view(n, tokens, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+class _Layer(nn.Module):
+    def __init__(self, dim: int, heads: int, mlp_dim: int, kind: str):
+        super().__init__()
+        self.attention = _Attention(dim, heads, kind)
+        self.intermediate = _Output(dim, mlp_dim)
+        self.output = _Output(mlp_dim, dim)
+        self.layernorm_before = nn.LayerNorm(dim, eps=_LAYER_NORM_EPS)
+        self.layernorm_after = nn.LayerNorm(dim, eps=_LAYER_NORM_EPS)
+
+    def forward(self, x: Tensor, cls_only: bool) -> Tensor:
+        mixed = self.attention(self.layernorm_before(x), cls_only)
+        x = (x[:, :1] if cls_only else x) + mixed
+        return x + self.output(F.gelu(self.intermediate(self.layernorm_after(x))))
+
+
+class _Layers(nn.Module):
+    def __init__(self, dim: int, depth: int, heads: int, mlp_dim: int, kind: str):
+        super().__init__()
+        self.layer = nn.ModuleList(_Layer(dim, heads, mlp_dim, kind) for _ in range(depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = len(self.layer) - 1
+        for index, layer in enumerate(self.layer):
+            x = layer(x, cls_only=index == last)
+        return x
+
+
+class VisionTransformer(nn.Module):
+    """Images to CLS embeddings.
+
+    Args:
+        image_size, patch_size: in pixels; images are square.
+        dim, depth, heads, mlp_dim: sizes of the transformer.
+        mean, std: of the three colour channels, for pixels scaled to [0, 1].
+        attention: see `lewm.nn.attention.attend`.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        patch_size: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        mlp_dim: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        attention: str = "auto",
+    ):
+        super().__init__()
+        self.image_size = image_size
+        self.embeddings = _Embeddings((image_size // patch_size) ** 2, patch_size, dim)
+        self.encoder = _Layers(dim, depth, heads, mlp_dim, attention)
+        self.layernorm = nn.LayerNorm(dim, eps=_LAYER_NORM_EPS)
+        self.register_buffer("pixel_mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(std, dtype=torch.float32), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """pixels: (N, H, W, 3) uint8, or (N, 3, H, W) float normalised per channel -> (N, dim)."""
+        x = self.embeddings(pixels, self.pixel_mean, self.pixel_std)
+        return self.layernorm(self.encoder(x)[:, 0])
