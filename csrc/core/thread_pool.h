@@ -20,7 +20,7 @@ class ThreadPool {
 
   // Calls body(task, thread) for every task in [0, tasks), thread in [0, threads()). Tasks are taken in order by
   // whoever is free; results must not depend on who. Does not allocate; body must not throw. One run at a time per
-  // pool.
+  // pool, none from inside a body. After fork() the child has no workers: there, run() does every task itself.
   template <class Body>
   void run(std::int64_t tasks, Body&& body) {
     using Plain = std::remove_reference_t<Body>;
