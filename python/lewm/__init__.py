@@ -1,7 +1,7 @@
 """lewm: train LeWorldModel from pixels and plan in its latent space, fast.
 
-``import lewm`` needs numpy alone. Names that need more (torch, h5py, gymnasium) are imported when they are first touched,
-and say what to install when it is missing.
+``import lewm`` needs numpy alone. Names that need more (torch, h5py, gymnasium) are imported when they are first
+touched, and say what to install when it is missing.
 """
 
 from __future__ import annotations

@@ -28,9 +28,13 @@ _COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="lewm", description="Train LeWorldModel and plan in its latent space.")
+    parser = argparse.ArgumentParser(
+        prog="lewm", description="Train LeWorldModel and plan in its latent space."
+    )
     parser.add_argument("--version", action="version", version=f"lewm {__version__}")
-    parser.add_argument("--cmake-dir", action="version", version="", help="print the CMake package folder and exit")
+    parser.add_argument(
+        "--cmake-dir", action="version", version="", help="print the CMake package folder and exit"
+    )
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
     if argv[:1] == ["--cmake-dir"]:
         print(lewm.cmake_dir())

@@ -1,0 +1,128 @@
+"""Probes find what is there and nothing else; the surprise test tells a jump from noise; geometry measures up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lewm.analysis.geometry import effective_rank, principal_plane, straightness
+from lewm.analysis.surprise import paired_test
+
+pytest.importorskip("sklearn")
+
+from lewm.analysis.probe import (
+    pixel_components,
+    probe_features,
+    split_episodes,
+    standardised_targets,
+)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_split_keeps_episodes_whole():
+    episode = np.repeat(np.arange(10), 7)
+    split = split_episodes(episode, 0.3, seed=1)
+    assert not set(episode[split.train]) & set(episode[split.test])
+    assert len(split.train) + len(split.test) == len(episode)
+    assert len(np.unique(episode[split.test])) == 3
+
+
+def test_split_needs_two_episodes():
+    with pytest.raises(ValueError, match="at least 2 different episodes"):
+        split_episodes(np.zeros(5, int), 0.2, seed=0)
+
+
+def test_targets_are_standardised_on_training_rows_and_constant_ones_are_named(rng):
+    columns = {"position": rng.normal(3.0, 5.0, (40, 2)), "fixed": np.full((40, 1), 2.0)}
+    train = np.arange(30)
+    targets, constant = standardised_targets(columns, train)
+    assert constant == ["fixed"]
+    np.testing.assert_allclose(targets["position"][train].mean(axis=0), 0.0, atol=1e-6)
+    np.testing.assert_allclose(targets["position"][train].std(axis=0), 1.0, atol=1e-6)
+
+
+def test_linear_probe_reads_a_linear_code_and_not_noise(rng):
+    state = rng.normal(size=(600, 2))
+    episode = np.repeat(np.arange(30), 20)
+    features = (state @ rng.normal(size=(2, 8)) + 0.01 * rng.normal(size=(600, 8))).astype(np.float32)
+    noise = rng.normal(size=(600, 8)).astype(np.float32)
+    split = split_episodes(episode, 0.25, seed=0)
+    targets, _ = standardised_targets({"state": state}, split.train)
+
+    read = probe_features(features, targets, episode, split, label="code", regressors=("linear",))[0]
+    unread = probe_features(noise, targets, episode, split, label="noise", regressors=("linear",))[0]
+    assert read.r > 0.99 and read.mse < 0.02
+    assert abs(unread.r) < 0.3 and unread.mse > 0.7
+
+
+def test_mlp_probe_reads_what_a_linear_one_cannot(rng):
+    hidden = rng.uniform(-1.0, 1.0, size=(2000, 2))
+    target = hidden[:, :1] * hidden[:, 1:]
+    episode = np.repeat(np.arange(50), 40)
+    split = split_episodes(episode, 0.2, seed=0)
+    targets, _ = standardised_targets({"product": target}, split.train)
+    linear, mlp = probe_features(hidden.astype(np.float32), targets, episode, split, label="code")
+    assert (linear.regressor, mlp.regressor) == ("linear", "mlp")
+    assert linear.r < 0.3 < 0.9 < mlp.r
+
+
+def test_pixel_components_have_the_width_asked_for(rng):
+    frames = rng.integers(0, 256, (40, 128, 128, 3), dtype=np.uint8)
+    train = np.arange(30)
+    components = pixel_components(frames, train, width=8, seed=0)
+    assert components.shape == (40, 8) and np.isfinite(components).all()
+    np.testing.assert_allclose(components[train].std(axis=0, ddof=1), 1.0, rtol=0.05)
+
+
+def test_paired_test_is_the_textbook_statistic(rng):
+    base = rng.normal(1.0, 0.1, 30).astype(np.float32)
+    jump = base + rng.normal(0.5, 0.2, 30).astype(np.float32)
+    result = paired_test("teleport", jump, base)
+    difference = jump.astype(np.float64) - base
+    assert result.t == pytest.approx(difference.mean() / (difference.std(ddof=1) / np.sqrt(30)), rel=1e-4)
+    assert result.effect_size == pytest.approx(result.t / np.sqrt(30), rel=1e-4)
+    assert result.significant
+    assert not paired_test("teleport", base, jump).significant  # less surprising does not count
+
+
+def test_paired_test_of_equal_series_finds_nothing():
+    same = np.ones(5, np.float32)
+    assert not paired_test("colour", same, same).significant
+
+
+@pytest.mark.parametrize("wrong", [np.ones(1, np.float32), np.ones((2, 2), np.float32)])
+def test_paired_test_refuses_other_shapes(wrong):
+    with pytest.raises(ValueError, match="perturbed: expected"):
+        paired_test("colour", wrong, wrong)
+
+
+def test_straightness_of_a_line_a_turn_and_episodes_apart():
+    line = np.outer(np.arange(6), [1.0, 2.0, 0.0]).astype(np.float32)
+    assert straightness(line, np.zeros(6, int)) == pytest.approx(1.0)
+    back_and_forth = np.array([[0.0], [1.0], [0.0], [1.0]], np.float32)
+    assert straightness(back_and_forth, np.zeros(4, int)) == pytest.approx(-1.0)
+    # A jump between two episodes is not a velocity.
+    both = np.concatenate([line, line + 100.0])
+    assert straightness(both, np.repeat([0, 1], 6)) == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="at least 3"):
+        straightness(line[:2], np.zeros(2, int))
+
+
+def test_effective_rank_counts_the_dimensions_in_use(rng):
+    isotropic = rng.normal(size=(20_000, 6)).astype(np.float32)
+    assert effective_rank(isotropic) == pytest.approx(6.0, abs=0.05)
+    plane = isotropic[:, :2] @ rng.normal(size=(2, 6)).astype(np.float32)
+    assert effective_rank(plane) <= 2.0 + 1e-6
+    assert effective_rank(np.ones((10, 4), np.float32)) == 1.0
+
+
+def test_principal_plane_finds_the_two_widest_directions(rng):
+    latents = (rng.normal(size=(500, 5)) * [0.1, 5.0, 0.1, 2.0, 0.1]).astype(np.float32)
+    plane, share = principal_plane(latents)
+    assert abs(np.corrcoef(plane[:, 0], latents[:, 1])[0, 1]) > 0.99
+    assert abs(np.corrcoef(plane[:, 1], latents[:, 3])[0, 1]) > 0.99
+    assert share[0] > share[1] and share.sum() == pytest.approx(1.0, abs=0.01)
