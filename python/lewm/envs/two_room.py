@@ -95,9 +95,10 @@ class Renderer:
 
         red = white + a * black        green = blue = white * (1 - a) = white - (a - a * black)
 
-    and the black part of the picture is a sum of three products of masks, B = sum_k Y_k X_k. Resampling is
-    linear and separable, so each term is resampled by its 1-D factors: a * black -> sum_k (W (g_y Y_k)) (W
-    (g_x X_k)).
+    and the black part of the picture is a sum of three products of masks, sum_k Y_k X_k. Resampling is linear
+    and separable, so each term is resampled by its 1-D factors: a * black -> sum_k (W (g_y Y_k)) (W (g_x
+    X_k)). Farther than 26 px from its centre the dot is below half a grey level, so a frame is the empty
+    picture with a small patch drawn over it.
 
     Args:
         image_size: side of the frames, in pixels. 224 is drawn as it is; other sizes are resampled with a
@@ -107,18 +108,17 @@ class Renderer:
 
     def __init__(self, image_size: int) -> None:
         self.image_size = image_size
+        self._scale = SIZE / image_size
+        reach = 26.0 + max(self._scale, 1.0)
+        self._patch = min(image_size, int(np.ceil(2 * reach / self._scale)) + 1)
+        self._reach = reach
         x_masks, y_masks = _black_masks()
-        self._weights = resampling_weights(SIZE, image_size)  # [size, 224]
-        everywhere = np.ones((1, SIZE), dtype=np.float32)
-        # Profile -> its resampled products with the three masks and with 1: (224, 4 * size).
-        self._x_taps = self._taps(np.concatenate([x_masks, everywhere]))
-        self._y_taps = self._taps(np.concatenate([y_masks, everywhere]))
-        black = (y_masks @ self._weights.T).T @ (x_masks @ self._weights.T)
-        self._white = np.clip(1.0 - black, 0.0, 1.0).astype(np.float32)  # [size, size]
-
-    def _taps(self, masks: Float32) -> Float32:
-        taps = masks[:, None, :] * self._weights[None]  # [4, size, 224]
-        return np.ascontiguousarray(taps.reshape(-1, SIZE).T)
+        weights = resampling_weights(SIZE, image_size)  # [size, 224]
+        white = 1.0 - (y_masks @ weights.T).T @ (x_masks @ weights.T)
+        self._white = (255.0 * np.clip(white, 0.0, 1.0) + 0.5).astype(np.float32)  # [size, size]
+        self._empty = np.repeat(self._white.astype(np.uint8)[..., None], 3, axis=2)
+        self._x_taps = _Taps(x_masks, weights)
+        self._y_taps = _Taps(y_masks, weights)
 
     def render(self, positions: NDArray[Any], block: int = 256) -> Frame:
         """Frames (N, size, size, 3) uint8 RGB of agents at ``positions`` (N, 2)."""
@@ -128,25 +128,56 @@ class Renderer:
         return frames
 
     def _render_block(self, positions: NDArray[Any], out: Frame) -> None:
-        count, size = len(positions), self.image_size
-        x = (_dot_profile(positions[:, 0]) @ self._x_taps).reshape(count, 4, size)
-        y = (_dot_profile(positions[:, 1]) @ self._y_taps).reshape(count, 4, size).transpose(0, 2, 1)
-        on_black = y[:, :, :3] @ x[:, :3]  # [N, size, size], the dot where the picture is black
-        x[:, :3] *= -1.0
-        on_white = y @ x  # the dot where it is white
-        white = self._white * 255.0 + 0.5
-        np.add(on_black * 255.0, white, out=out[..., 0], casting="unsafe")
-        green = np.maximum(white - 255.0 * on_white, 0.0).astype(np.uint8)
-        out[..., 1] = green
-        out[..., 2] = green
+        left, x = self._profiles(positions[:, 0], self._x_taps)
+        top, y = self._profiles(positions[:, 1], self._y_taps)
+        on_black = y[..., :3] @ x[..., :3].transpose(0, 2, 1)  # [N, patch, patch], the dot where it is black
+        dot = y[..., 3, None] * x[:, None, :, 3]
+        white = np.empty_like(dot)
+        regions = [
+            (slice(t, t + self._patch), slice(c, c + self._patch)) for t, c in zip(top, left, strict=True)
+        ]
+        for n, region in enumerate(regions):
+            white[n] = self._white[region]
+        patch = np.empty((*white.shape, 3), dtype=np.uint8)
+        patch[..., 0] = white + 255.0 * on_black
+        patch[..., 1] = np.maximum(white - 255.0 * (dot - on_black), 0.0)
+        patch[..., 2] = patch[..., 1]
+        out[:] = self._empty
+        for n, region in enumerate(regions):
+            out[n][region] = patch[n]
+
+    def _profiles(self, centers: NDArray[Any], taps: _Taps) -> tuple[NDArray[np.intp], Float32]:
+        """First pixel (N,) that the dot touches along one axis, and its resampled profiles (N, patch, 4) from
+        there."""
+        first = np.floor((centers - self._reach) / self._scale).astype(np.intp)
+        first = np.clip(first, 0, self.image_size - self._patch)
+        return first, taps.profiles(centers, first[:, None] + np.arange(self._patch))
 
 
-def _dot_profile(centers: NDArray[Any]) -> Float32:
-    """exp(-(p - c)^2 / 2 std^2) at the 224 pixels p, scaled to a largest value of 1; (N,) -> (N, 224)."""
-    pixels = np.arange(SIZE, dtype=np.float32)
-    distance = pixels - np.asarray(centers, dtype=np.float32)[:, None]
-    nearest = np.abs(distance).min(axis=1, keepdims=True)
-    return np.exp((nearest**2 - distance**2) / np.float32(2 * RADIUS**2))
+class _Taps:
+    """Resampling of the dot's profile along one axis, alone and cut by three masks, for some of the
+    pixels."""
+
+    def __init__(self, masks: Float32, weights: Float32) -> None:
+        size = len(weights)
+        count = int((weights > 0).sum(axis=1).max())
+        start = np.minimum((weights > 0).argmax(axis=1), SIZE - count)
+        self._sources = start[:, None] + np.arange(count)  # [size, taps], pixels of the 224 x 224 picture
+        weight = np.take_along_axis(weights, self._sources, axis=1)
+        factors = np.concatenate([masks, np.ones((1, SIZE), dtype=np.float32)])  # [4, 224]
+        self._weights = np.ascontiguousarray((weight * factors[:, self._sources]).transpose(1, 0, 2))
+        self._sources = self._sources.astype(np.float32).reshape(size, count)
+
+    def profiles(self, centers: NDArray[Any], pixels: NDArray[np.intp]) -> Float32:
+        """exp(-(p - c)^2 / 2 std^2), scaled to 1 at the pixel nearest to c, times masks, resampled.
+
+        ``centers`` c (N,) and output ``pixels`` (N, P) -> (N, P, 4): cut by the three masks, and whole.
+        """
+        center = np.asarray(centers, dtype=np.float32)[:, None, None]
+        nearest = np.clip(np.rint(center), 0, SIZE - 1) - center
+        distance = self._sources[pixels] - center  # [N, P, taps]
+        dot = np.exp((nearest**2 - distance**2) / np.float32(2 * RADIUS**2))
+        return np.einsum("npt,npkt->npk", dot, self._weights[pixels])
 
 
 def _black_masks() -> tuple[Float32, Float32]:
