@@ -24,7 +24,8 @@ class Controller {
   Controller(std::shared_ptr<Planner> planner, const ControllerOptions& options);
   ~Controller();
 
-  // Forgets everything but the goal's cached latent: the next actions are those of a fresh controller, byte for byte.
+  // Forgets everything, the goal too: the next actions are those of a fresh controller, byte for byte. (Setting the
+  // same goal frame again costs nothing: its latent stays cached.)
   void reset() noexcept;
 
   // goal: [image_size, image_size, 3] uint8 RGB. Encodes only when the pixels differ from the last goal's. Takes effect

@@ -49,9 +49,8 @@ struct PlannerOptions {
   // or has action_dim entries (one environment step, repeated over the block) or block_dim entries.
   std::vector<float> low, high;
 
-  float std_init =
-      1.0f;              // of every element before the first iteration; mppi and predictive sampling: of all iterations
-  float std_min = 0.0f;  // floor of the refitted std (cem, icem)
+  float std_init = 1.0f;     // before the first iteration; mppi and predictive sampling: of all iterations
+  float std_min = 0.0f;      // floor of the refitted std (cem, icem); 1 elite has std 0
   float momentum = 0.0f;     // share of the old mean and std that a refit keeps (cem, icem)
   bool return_best = false;  // cem, icem: the best candidate of the last iteration instead of its mean
 
@@ -74,6 +73,9 @@ PlannerOptions default_options(Method method);
 
 // "cem", "icem", "mppi", "predictive_sampling".
 const char* method_name(Method method);
+
+// Throws Error(invalid_argument) that names the first option out of range. action_dim divides block_dim.
+void check_options(const PlannerOptions& options, std::int64_t block_dim, std::int64_t action_dim);
 
 constexpr double kNoDeadline = std::numeric_limits<double>::infinity();
 
@@ -103,7 +105,7 @@ struct PlanResult {
   float* elite_cost =
       nullptr;           // [B], optional: mean cost of the last iteration's elites (what the published solver reports)
   float* std = nullptr;  // [B, H, A], optional: std after the last iteration
-  std::int32_t* elites = nullptr;  // [B, K], optional: the last iteration's elites, best first
+  std::int32_t* elites = nullptr;  // [B, K], optional: the last iteration's elites, best first; -1: none
   std::int64_t iterations = 0;     // that were completed
   double elapsed = 0;              // seconds
 };
