@@ -10,8 +10,8 @@ __all__ = ["ATTENTION_KINDS", "attend"]
 
 ATTENTION_KINDS = ("auto", "matmul", "sdpa")
 
-# Up to this many keys the matmul formulation wins on a CPU. torch's flash backward there works in blocks that are longer
-# than a window of frames or a small image's tokens, and does not use the bf16 matrix units at all.
+# Up to this many keys the matmul formulation wins on a CPU: torch's flash backward there works in blocks longer than a
+# window of frames or a small image's tokens, and does not use the bf16 matrix units.
 _MATMUL_KEYS_CPU = 512
 
 

@@ -13,8 +13,8 @@ class BatchNorm(nn.BatchNorm1d):
     """BatchNorm1d over (N, features) that, given a process group, normalises with the mean and variance of all ranks.
 
     Unlike torch's SyncBatchNorm it needs no GPU: the sums are all-reduced by a collective that every backend has, and
-    autograd differentiates through it. Ranks may hold different numbers of rows. Without a group (`sync` not called) it is
-    plain BatchNorm1d; parameters and buffers have the same names.
+    autograd differentiates through it. Ranks may hold different numbers of rows. Without a group (`sync` not called)
+    it is plain BatchNorm1d; parameters and buffers have the same names.
     """
 
     group: dist.ProcessGroup | None = None
@@ -46,7 +46,7 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 class _AllReduceSum(torch.autograd.Function):
-    """Sum over ranks; the gradient is the sum of the ranks' gradients (every rank's loss depends on every rank's rows)."""
+    """Sum over ranks. The gradient is the sum of the ranks' gradients: every rank's loss depends on all rows."""
 
     @staticmethod
     def forward(ctx, x: Tensor, group: dist.ProcessGroup) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lewm.checkpoint import read_checkpoint
+from lewm.checkpoint.contents import IMAGENET, scaling
 from lewm.config import LeWMConfig
 from lewm.nn.attention import ATTENTION_KINDS
 from lewm.nn.batch_norm import BatchNorm
@@ -18,9 +20,7 @@ from lewm.nn.predictor import ActionEncoder, Predictor, Projector
 from lewm.nn.sigreg import sigreg
 from lewm.nn.vit import VisionTransformer
 
-__all__ = ["IMAGENET_PREPROCESSING", "LeWM"]
-
-IMAGENET_PREPROCESSING = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+__all__ = ["LeWM"]
 
 
 class LeWM(nn.Module):
@@ -32,11 +32,13 @@ class LeWM(nn.Module):
         config: sizes; the default is the published model.
         dropout: inside the predictor; emb_dropout: on its input. Both act in training mode only.
         attention: "auto", "matmul" or "sdpa", see `lewm.nn.attention.attend`.
-        preprocessing: {"mean", "std"} of the colour channels, for pixels scaled to [0, 1].
-        action_scaling: {"mean", "std"} per action dimension, with which the training data was standardised; kept for the
-            files that `lewm.save` writes, actions given to this module are standardised already.
+        preprocessing: {"mean", "std"} per colour channel of pixels scaled to [0, 1]; by default ImageNet's.
+        action_scaling: {"mean", "std"} per action dimension, with which the training data was standardised; kept for
+            the files that `lewm.save` writes: the actions given to this module are standardised already.
 
-    Attributes: config, preprocessing, action_scaling (None: identity).
+    The attributes config, preprocessing and action_scaling (None: identity) are what `lewm.save` reads.
+
+    Raises ValueError when a scaling has another size than the channels or config.action_dim.
     """
 
     def __init__(
@@ -46,17 +48,19 @@ class LeWM(nn.Module):
         emb_dropout: float = 0.0,
         *,
         attention: str = "auto",
-        preprocessing: Mapping[str, Any] | None = None,
-        action_scaling: Mapping[str, Any] | None = None,
+        preprocessing: Mapping[str, Sequence[float]] | None = None,
+        action_scaling: Mapping[str, Sequence[float]] | None = None,
     ):
         super().__init__()
         if attention not in ATTENTION_KINDS:
             raise ValueError(f"attention: expected one of {ATTENTION_KINDS}, got {attention!r}")
         config = config or LeWMConfig()
         self.config = config
-        self.preprocessing = {key: list(map(float, value)) for key, value in (preprocessing or IMAGENET_PREPROCESSING).items()}
+        self.preprocessing = scaling("preprocessing", preprocessing or IMAGENET, 3)
         self.action_scaling = (
-            {key: list(map(float, value)) for key, value in action_scaling.items()} if action_scaling else None
+            scaling("action_scaling", action_scaling, config.action_dim)
+            if action_scaling is not None
+            else None
         )
         self.encoder = VisionTransformer(
             image_size=config.image_size,
@@ -85,7 +89,9 @@ class LeWM(nn.Module):
         self.action_encoder = ActionEncoder(
             config.block_dim, config.action_smoothed_dim, config.latent_dim, config.action_mlp_scale
         )
-        self.projector = _projector(config.encoder_dim, config.projector_dim, config.latent_dim, config.projector_norm)
+        self.projector = _projector(
+            config.encoder_dim, config.projector_dim, config.latent_dim, config.projector_norm
+        )
         self.pred_proj = _projector(
             config.predictor_output_dim, config.pred_proj_dim, config.latent_dim, config.projector_norm
         )
@@ -96,13 +102,11 @@ class LeWM(nn.Module):
 
         `kwargs` go to the constructor. In evaluation mode, on the CPU. Raises what `lewm.load` raises.
         """
-        from lewm.checkpoint import read_checkpoint
-
         checkpoint = read_checkpoint(path)
         kwargs.setdefault("preprocessing", checkpoint.preprocessing)
         kwargs.setdefault("action_scaling", checkpoint.action_scaling)
         model = cls(checkpoint.config, **kwargs)
-        model.load_state_dict({name: torch.from_numpy(array) for name, array in checkpoint.state.items()})
+        model.load_state_dict({name: torch.tensor(array) for name, array in checkpoint.state.items()})
         return model.eval()
 
     def sync_batch_norm(self, group: dist.ProcessGroup) -> None:
@@ -123,7 +127,9 @@ class LeWM(nn.Module):
             raise TypeError(f"pixels: expected uint8 or a floating-point dtype, got {pixels.dtype}")
         if tuple(pixels.shape[-3:]) != image:
             expected = ", ".join(map(str, image))
-            raise ValueError(f"pixels: expected (..., {expected}) for {pixels.dtype}, got {tuple(pixels.shape)}")
+            raise ValueError(
+                f"pixels: expected (..., {expected}) for {pixels.dtype}, got {tuple(pixels.shape)}"
+            )
         batch = pixels.shape[:-3]
         latents = self.projector(self.encoder(pixels.reshape(-1, *image)))
         return latents.float().view(*batch, -1)
@@ -216,7 +222,9 @@ class LeWM(nn.Module):
         latents = self.encode(pixels)  # (B, T, D)
         predicted = self.predict(latents[:, :-1], actions[:, :-1])
         pred_loss = F.mse_loss(predicted, latents[:, 1:])
-        sigreg_loss = sigreg(latents.transpose(0, 1), num_proj=num_proj, knots=knots, seed=seed, process_group=group)
+        sigreg_loss = sigreg(
+            latents.transpose(0, 1), num_proj=num_proj, knots=knots, seed=seed, process_group=group
+        )
         return {
             "loss": pred_loss + lambda_ * sigreg_loss,
             "pred_loss": pred_loss.detach(),

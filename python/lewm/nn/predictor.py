@@ -25,7 +25,9 @@ class ActionEncoder(nn.Module):
         )
 
     def forward(self, blocks: Tensor) -> Tensor:
-        weight = self.patch_embed.weight.squeeze(-1)  # a convolution of kernel 1 is a matrix product per time step
+        weight = self.patch_embed.weight.squeeze(
+            -1
+        )  # a convolution of kernel 1 is a matrix product per time step
         return self.embed(F.linear(blocks, weight, self.patch_embed.bias))
 
 
