@@ -13,6 +13,7 @@ namespace lewm {
 
 struct EncoderWeights;
 struct PredictorWeights;
+class WeightMemory;
 
 // How pixels in [0, 255] become encoder input: (pixel / 255 - mean) / std per channel. Folded into the patch embedding.
 struct Preprocessing {
@@ -42,19 +43,19 @@ class Model {
   const cpu::Kernels& kernels() const { return cpu::kernels(isa_); }
   const Preprocessing& preprocessing() const { return preprocessing_; }
   const ActionScaling& action_scaling() const { return scaling_; }
-  std::size_t weight_bytes() const { return weight_bytes_; }
+  std::size_t weight_bytes() const;  // of the packed weights
 
   const EncoderWeights& encoder() const { return *encoder_; }
   const PredictorWeights& predictor() const { return *predictor_; }
 
  private:
-  Model() = default;
+  explicit Model(const cpu::Kernels& kernels);
   Config config_;
   Precision precision_ = Precision::fp32;
   cpu::Isa isa_ = cpu::Isa::scalar;
   Preprocessing preprocessing_;
   ActionScaling scaling_;
-  std::size_t weight_bytes_ = 0;
+  std::unique_ptr<WeightMemory> memory_;
   std::unique_ptr<EncoderWeights> encoder_;
   std::unique_ptr<PredictorWeights> predictor_;
 };

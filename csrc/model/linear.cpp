@@ -1,0 +1,101 @@
+#include "model/linear.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+
+namespace lewm {
+namespace {
+
+constexpr std::size_t kSlabBytes = std::size_t{4} << 20;
+
+std::int64_t element_bytes(Precision precision) {
+  return precision == Precision::fp32 ? 4 : precision == Precision::bf16 ? 2 : 1;
+}
+
+std::vector<float> rounded(const std::vector<double>& values, const std::string& name) {
+  std::vector<float> floats(values.size());
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    floats[i] = static_cast<float>(values[i]);
+    if (!std::isfinite(floats[i])) {
+      throw Error(Status::bad_file, name + ": too large to be folded into its neighbour's weights");
+    }
+  }
+  return floats;
+}
+
+}  // namespace
+
+void* WeightMemory::take(std::size_t bytes) {
+  bytes = static_cast<std::size_t>(round_up(static_cast<std::int64_t>(bytes), kAlignment));
+  if (slabs_.empty() || slabs_.back().bytes() - used_ < bytes) {
+    slabs_.emplace_back(std::max(bytes, kSlabBytes));
+    used_ = 0;
+  }
+  std::byte* data = slabs_.back().data() + used_;
+  used_ += bytes;
+  bytes_ += bytes;
+  return data;
+}
+
+Linear WeightMemory::pack(const Affine& layer, Precision precision) {
+  const cpu::Gemm& gemm = kernels_.gemm[static_cast<int>(precision)];
+  const std::vector<float> weight = rounded(layer.weight, layer.name), bias = rounded(layer.bias, layer.name);
+  const auto columns = static_cast<std::size_t>(gemm.padded_n(layer.out));
+  Linear packed;
+  packed.precision = precision;
+  packed.matrix.n = layer.out;
+  packed.matrix.k = layer.in;
+  packed.matrix.data = take(gemm.packed_bytes(layer.out, layer.in));
+  packed.matrix.bias = static_cast<float*>(take(columns * sizeof(float)));
+  if (precision == Precision::int8) {
+    packed.matrix.scale = static_cast<float*>(take(columns * sizeof(float)));
+    packed.matrix.sum = static_cast<std::int32_t*>(take(columns * sizeof(std::int32_t)));
+  }
+  gemm.pack(weight.data(), bias.data(), layer.out, layer.in, &packed.matrix);
+  return packed;
+}
+
+const float* WeightMemory::keep(const std::vector<double>& values) {
+  const std::vector<float> floats = rounded(values, "weights");
+  auto* kept = static_cast<float*>(take(floats.size() * sizeof(float)));
+  std::copy(floats.begin(), floats.end(), kept);
+  return kept;
+}
+
+std::int64_t padded_stride(std::int64_t width, std::int64_t bytes) {
+  constexpr std::int64_t kLine = kAlignment;
+  const std::int64_t stride = round_up(width * bytes, kLine);
+  return (stride % 1024 ? stride : stride + kLine) / bytes;
+}
+
+cpu::Rows take_rows(Arena& arena, const cpu::Kernels& kernels, Precision precision, std::int64_t rows, std::int64_t k) {
+  const std::int64_t bytes = element_bytes(precision);
+  cpu::Rows out;
+  out.stride = padded_stride(kernels.gemm[static_cast<int>(precision)].padded_k(k), bytes);
+  out.data = arena.take<std::byte>(rows * out.stride * bytes);
+  if (precision == Precision::int8) out.scale = arena.take<float>(rows);
+  return out;
+}
+
+cpu::Rows rows_from(cpu::Rows rows, Precision precision, std::int64_t row) {
+  rows.data = static_cast<std::byte*>(rows.data) + row * rows.stride * element_bytes(precision);
+  if (rows.scale) rows.scale += row;
+  return rows;
+}
+
+void run_linear_to_rows(const cpu::Kernels& kernels, const Linear& layer, cpu::Rows x, std::int64_t rows,
+                        cpu::Activation activation, Precision next, float* staging, cpu::Rows out) {
+  cpu::Epilogue epilogue;
+  epilogue.activation = activation;
+  if (next == Precision::int8) {
+    run_linear(kernels, layer, x, rows, epilogue, staging, layer.out());
+    convert_rows(kernels, next, staging, layer.out(), rows, layer.out(), out);
+    return;
+  }
+  epilogue.store = next == Precision::bf16 ? cpu::Store::bf16 : cpu::Store::f32;
+  run_linear(kernels, layer, x, rows, epilogue, out.data, out.stride);
+}
+
+}  // namespace lewm

@@ -1,0 +1,153 @@
+#include "model/model.h"
+
+#include <cmath>
+#include <utility>
+
+#include "core/error.h"
+#include "core/json.h"
+#include "core/safetensors.h"
+#include "model/encoder_weights.h"
+#include "model/predictor_weights.h"
+
+namespace lewm {
+namespace {
+
+constexpr const char* kPrecisionNames[] = {"fp32", "bf16", "int8"};
+
+bool has(const cpu::Kernels& kernels, Precision precision) {
+  return kernels.gemm[static_cast<int>(precision)].run != nullptr;
+}
+
+// In int8 mode the fine layers are bf16 where the instruction set has it.
+LayerPrecisions choose_precisions(const cpu::Kernels& kernels, Precision precision) {
+  if (!has(kernels, precision)) {
+    throw Error(Status::unsupported, std::string("precision: ") + kPrecisionNames[static_cast<int>(precision)] +
+                                         " is not available with instruction set " + kernels.isa);
+  }
+  if (precision != Precision::int8) return {precision, precision};
+  return {precision, has(kernels, Precision::bf16) ? Precision::bf16 : Precision::fp32};
+}
+
+void check_scale(const char* field, const float* mean, const float* std, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) {
+    if (!std::isfinite(mean[i]) || !std::isfinite(std[i]) || !(std[i] > 0)) {
+      throw Error(Status::invalid_argument, std::string(field) + ": expected a finite mean and a positive std, got " +
+                                                std::to_string(mean[i]) + " and " + std::to_string(std[i]) +
+                                                " in dimension " + std::to_string(i));
+    }
+  }
+}
+
+void check_action_scaling(const ActionScaling& scaling, std::int64_t action_dim) {
+  const auto n = static_cast<std::size_t>(action_dim);
+  if (scaling.mean.empty() && scaling.std.empty()) return;
+  if (scaling.mean.size() != n || scaling.std.size() != n) {
+    throw Error(Status::invalid_argument, "action_scaling: expected mean and std of " + std::to_string(n) +
+                                              " dimensions, got " + std::to_string(scaling.mean.size()) + " and " +
+                                              std::to_string(scaling.std.size()));
+  }
+  check_scale("action_scaling", scaling.mean.data(), scaling.std.data(), n);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The metadata of a deployment file
+// ---------------------------------------------------------------------------------------------------------------------
+
+const std::string& required_metadata(const SafetensorsFile& file, std::string_view key) {
+  const std::string* value = file.metadata(key);
+  if (!value) {
+    throw Error(Status::bad_file, "no metadata " + json::quote(key) + "; expected a file that lewm has written");
+  }
+  return *value;
+}
+
+void check_version(const SafetensorsFile& file) {
+  const std::string& format = required_metadata(file, "format");
+  if (format != "lewm") throw Error(Status::bad_file, "format: expected \"lewm\", got " + json::quote(format));
+  const std::string& version = required_metadata(file, "format_version");
+  if (version != "1") throw Error(Status::bad_file, "format_version: this build reads 1, got " + json::quote(version));
+}
+
+std::vector<float> read_floats(const json::Value& object, std::string_view field) {
+  const json::Value* value = object.find(field);
+  const auto* elements = value ? value->array() : nullptr;
+  if (!elements) throw Error(Status::bad_file, std::string(field) + ": expected an array of numbers");
+  std::vector<float> floats;
+  for (const json::Value& element : *elements) {
+    const auto number = element.number();
+    if (!number) throw Error(Status::bad_file, std::string(field) + ": expected an array of numbers");
+    floats.push_back(static_cast<float>(*number));
+  }
+  return floats;
+}
+
+// {"mean": [...], "std": [...]}
+ActionScaling read_scale(const std::string& key, const std::string& text) {
+  try {
+    const json::Value value = json::parse(text);
+    return {read_floats(value, "mean"), read_floats(value, "std")};
+  } catch (const Error& e) {
+    throw Error(e.status(), key + ": " + e.what());
+  }
+}
+
+Preprocessing read_preprocessing(const SafetensorsFile& file) {
+  const ActionScaling scale = read_scale("preprocessing", required_metadata(file, "preprocessing"));
+  Preprocessing preprocessing;
+  if (scale.mean.size() != 3 || scale.std.size() != 3) {
+    throw Error(Status::bad_file, "preprocessing: expected mean and std of 3 channels");
+  }
+  for (std::size_t c = 0; c < 3; ++c) {
+    preprocessing.mean[c] = scale.mean[c];
+    preprocessing.std[c] = scale.std[c];
+  }
+  return preprocessing;
+}
+
+}  // namespace
+
+Model::Model(const cpu::Kernels& kernels) : memory_(std::make_unique<WeightMemory>(kernels)) {}
+Model::~Model() = default;
+
+std::size_t Model::weight_bytes() const { return memory_->bytes(); }
+
+std::shared_ptr<const Model> Model::create(const Config& config, const TensorSource& tensors,
+                                           const Preprocessing& preprocessing, ActionScaling scaling,
+                                           Precision precision, cpu::Isa isa) {
+  config.validate();
+  check_scale("preprocessing", preprocessing.mean, preprocessing.std, 3);
+  check_action_scaling(scaling, config.action_dim);
+  const cpu::Kernels& kernels = cpu::kernels(isa);
+  const LayerPrecisions precisions = choose_precisions(kernels, precision);
+
+  std::shared_ptr<Model> model(new Model(kernels));
+  model->config_ = config;
+  model->precision_ = precision;
+  model->isa_ = isa;
+  model->preprocessing_ = preprocessing;
+  model->scaling_ = std::move(scaling);
+  WeightReader reader(tensors);
+  model->encoder_ = std::make_unique<EncoderWeights>(
+      build_encoder_weights(reader, *model->memory_, config, preprocessing, precisions));
+  model->predictor_ =
+      std::make_unique<PredictorWeights>(build_predictor_weights(reader, *model->memory_, config, precisions));
+  reader.finish();
+  return model;
+}
+
+std::shared_ptr<const Model> Model::open(const std::string& path, Precision precision, cpu::Isa isa) {
+  const SafetensorsFile file(path);
+  try {
+    check_version(file);
+    const Config config = config_from_json(required_metadata(file, "config"));
+    const std::string* scaling = file.metadata("action_scaling");
+    return create(config, file, read_preprocessing(file),
+                  scaling ? read_scale("action_scaling", *scaling) : ActionScaling{}, precision, isa);
+  } catch (const Error& e) {
+    // Whatever the file says wrongly is the file's fault, not an argument's.
+    const Status status = e.status() == Status::invalid_argument ? Status::bad_file : e.status();
+    throw Error(status, path + ": " + e.what());
+  }
+}
+
+}  // namespace lewm
