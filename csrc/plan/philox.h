@@ -74,9 +74,9 @@ LEWM_HOST_DEVICE static inline float square_root(float x) {
 #endif
 }
 
-// -ln(u) for u in (0, 1], relative error below 1.5e-7. u = 2^e * (1 + f), 1 + f in [sqrt(1/2), sqrt(2));
-// ln(1 + f) = f - f^2/2 + f^3 P(f).
-LEWM_HOST_DEVICE static inline float negative_log(float u) {
+// -ln(u) for u in (0, 1], relative error below 2e-7, given 1 - u too (near 1 it has the digits that u has lost).
+// u = 2^e * (1 + f), 1 + f in [sqrt(1/2), sqrt(2)); ln(1 + f) = f - f^2/2 + f^3 P(f).
+LEWM_HOST_DEVICE static inline float negative_log(float u, float complement) {
   constexpr std::uint32_t kSqrtHalf = 0x3F3504F3u;  // bits of sqrt(1/2)
   std::uint32_t bits;
   std::memcpy(&bits, &u, sizeof bits);
@@ -85,7 +85,7 @@ LEWM_HOST_DEVICE static inline float negative_log(float u) {
   bits = (bits & 0x007FFFFFu) + kSqrtHalf;
   float m;
   std::memcpy(&m, &bits, sizeof m);
-  const float f = m - 1.0f;
+  const float f = e == 0.0f ? -complement : m - 1.0f;
   float p = -0.083050534f;
   p = fused(p, f, 0.12798768f);
   p = fused(p, f, -0.12943469f);
@@ -107,8 +107,10 @@ struct Pair {
 // uniform is in (0, 1] and normals reach 6.6; the second the angle in quarter turns, 2 bits of quadrant and a signed
 // rest.
 LEWM_HOST_DEVICE static inline Pair normals(std::uint32_t radius_word, std::uint32_t angle_word) {
-  const float u = fused(static_cast<float>(static_cast<std::int32_t>(radius_word >> 1)), 0x1p-31f, 0x1p-32f);
-  const float radius = square_root(2.0f * negative_log(u));
+  const std::int32_t x = static_cast<std::int32_t>(radius_word >> 1);
+  const float u = fused(static_cast<float>(x), 0x1p-31f, 0x1p-32f);
+  const float complement = fused(static_cast<float>(0x7FFFFFFF - x), 0x1p-31f, 0x1p-32f);
+  const float radius = square_root(2.0f * negative_log(u, complement));
 
   const std::uint32_t quadrant = (angle_word + 0x20000000u) >> 30;
   const float t =
