@@ -1,0 +1,263 @@
+"""Reading episode files: what is in them, whether it is consistent, and single rows of them fast.
+
+Files of this package, of stable-worldmodel and of others that keep one data set per column are read, whatever
+their chunks and filters are. Frames of unfiltered columns are read straight from their place in the file;
+others go through HDF5, one strided selection per window.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from lewm.data.journal import recover
+from lewm.errors import Error
+
+__all__ = ["EpisodeFile"]
+
+_BOOKKEEPING = ("ep_len", "ep_offset")
+_CACHE_BYTES = 16 << 20  # of HDF5's chunk cache, per column: enough for chunks of many frames
+
+
+class EpisodeFile:
+    """An HDF5 file of episodes, open for reading; `lengths` and `offsets` are (E,) int64.
+
+    Handles are opened when they are first needed, once per process, so that an instance may be pickled or
+    inherited by the workers of a loader.
+
+    Args:
+        path: the file. An interrupted commit of `EpisodeWriter` is completed first.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        lewm.Error: it is not HDF5, or ``ep_len`` and ``ep_offset`` are missing or inconsistent.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FileNotFoundError(f"path: no file {self.path}")
+        recover(self.path)
+        self._handle: h5py.File | None = None
+        self._descriptor = -1
+        self._process = -1
+        self._places: dict[str, _RawPlaces | None] = {}
+        self.lengths, self.offsets = self._read_bookkeeping()
+
+    # ---- what is in it -------------------------------------------------------------------------------------
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return sorted(name for name, item in self.handle.items() if _is_column(name, item))
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The file's attributes: numbers and strings."""
+        return {name: _plain(value) for name, value in self.handle.attrs.items()}
+
+    @property
+    def episodes(self) -> int:
+        """E, the number of episodes."""
+        return len(self.lengths)
+
+    def column(self, name: str) -> h5py.Dataset:
+        """A column, (N, ...).
+
+        Raises:
+            lewm.Error: there is none of this name (the message lists those there are), or it is too short.
+        """
+        item = self.handle.get(name)
+        if not _is_column(name, item):
+            raise Error(f"{self.path}: no column {name!r}, there are {self.columns}")
+        needed = int((self.offsets + self.lengths).max(initial=0))
+        if item.ndim == 0 or len(item) < needed:
+            raise Error(
+                f"{self.path}: {name} has {len(item) if item.ndim else 0} rows, the episodes need {needed}"
+            )
+        return item
+
+    # ---- rows ----------------------------------------------------------------------------------------------
+
+    def read(self, name: str, start: int, stop: int, step: int = 1) -> NDArray[Any]:
+        """Rows start, start + step, ... before stop, of a column."""
+        return self.column(name)[start:stop:step]
+
+    def read_frames(
+        self, name: str, starts: NDArray[np.int64], frames: int, step: int, out: NDArray[Any]
+    ) -> None:
+        """Rows ``starts[b] + t * step`` for t < ``frames`` of an image column, into ``out`` (B, frames, H, W,
+        C).
+
+        ``out`` is C-contiguous and of the column's dtype. Reads in the order of the file.
+
+        Raises:
+            lewm.Error: the file ends before a frame, or a chunk cannot be decoded.
+        """
+        places = self._raw_places(name)
+        order = np.argsort(starts, kind="stable")
+        if places is not None:
+            rows = starts[order, None] + np.arange(frames) * step
+            places.read(self._raw_descriptor(), rows, out, order)
+            return
+        dataset = self.handle[name]
+        memory = h5py.h5s.create_simple((frames, *dataset.shape[1:]))
+        space = dataset.id.get_space()
+        origin = [0] * (dataset.ndim - 1)
+        for window in order:
+            space.select_hyperslab(
+                (int(starts[window]), *origin),
+                (frames, *[1] * len(origin)),
+                (step, *[1] * len(origin)),
+                (1, *dataset.shape[1:]),
+            )
+            try:
+                dataset.id.read(memory, space, out[window])
+            except OSError as error:
+                raise Error(f"{self.path}: {name} cannot be read at row {starts[window]} ({error})") from None
+
+    def locate(self, name: str) -> None:
+        """Finds out where the rows of a column lie, which `read_frames` otherwise does at its first call."""
+        self._raw_places(name)
+
+    def _raw_places(self, name: str) -> _RawPlaces | None:
+        if name not in self._places:
+            self._places[name] = _RawPlaces.of(self.column(name))
+        return self._places[name]
+
+    # ---- handles -------------------------------------------------------------------------------------------
+
+    @property
+    def handle(self) -> h5py.File:
+        """The open HDF5 file of this process."""
+        self._leave_parents_handles()
+        if self._handle is None:
+            self._handle = self._open()
+        return self._handle
+
+    def _raw_descriptor(self) -> int:
+        self._leave_parents_handles()
+        if self._descriptor < 0:
+            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        return self._descriptor
+
+    def _leave_parents_handles(self) -> None:
+        """After a fork the handles belong to the parent; this process opens its own."""
+        if self._process != os.getpid():
+            self._process, self._handle, self._descriptor = os.getpid(), None, -1
+
+    def _open(self) -> h5py.File:
+        options: dict[str, Any] = {"rdcc_nbytes": _CACHE_BYTES, "rdcc_nslots": 10007}
+        for swmr in (False, True):  # a file left behind by an SWMR writer opens as SWMR only
+            try:
+                file = h5py.File(self.path, "r", swmr=swmr, **options)
+            except OSError as error:
+                problem = error
+                continue
+            if any(_needs_plugin(item) for item in file.values()):
+                import hdf5plugin  # noqa: F401 - registers its filters
+            return file
+        raise Error(f"{self.path}: not a readable HDF5 file ({problem})")
+
+    def close(self) -> None:
+        """Closes this process's handles; they open again when needed."""
+        if self._process == os.getpid():
+            if self._handle is not None:
+                self._handle.close()
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+        self._handle, self._descriptor = None, -1
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handle": None, "_descriptor": -1, "_process": -1}
+
+    def _read_bookkeeping(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        arrays = []
+        for name in _BOOKKEEPING:
+            item = self.handle.get(name)
+            if not isinstance(item, h5py.Dataset):
+                raise Error(f"{self.path}: no {name!r}, there are {sorted(self.handle)}")
+            if item.ndim != 1 or item.dtype.kind not in "iu":
+                raise Error(f"{self.path}: {name}: expected (E,) integers, got {item.shape} {item.dtype}")
+            arrays.append(item[:].astype(np.int64))
+        lengths, offsets = arrays
+        if len(lengths) != len(offsets):
+            raise Error(f"{self.path}: ep_len has {len(lengths)} entries, ep_offset has {len(offsets)}")
+        if (lengths < 1).any() or (offsets < 0).any():
+            bad = int(np.flatnonzero((lengths < 1) | (offsets < 0))[0])
+            raise Error(f"{self.path}: episode {bad} has length {lengths[bad]} and offset {offsets[bad]}")
+        order = np.argsort(offsets)
+        overlaps = np.flatnonzero((offsets + lengths)[order][:-1] > offsets[order][1:])
+        if len(overlaps):
+            raise Error(
+                f"{self.path}: ep_len and ep_offset let episodes {order[overlaps[0]]} and {order[overlaps[0] + 1]} overlap"
+            )
+        return lengths, offsets
+
+
+class _RawPlaces:
+    """Where each row of an unfiltered column lies in the file."""
+
+    def __init__(self, rows_per_chunk: int, offsets: NDArray[np.int64], row_bytes: int) -> None:
+        self._rows_per_chunk = rows_per_chunk
+        self._offsets = offsets  # [chunks], bytes
+        self._row_bytes = row_bytes
+
+    @classmethod
+    def of(cls, dataset: h5py.Dataset) -> _RawPlaces | None:
+        """None if rows are filtered, converted, never written, or not in this file in one piece."""
+        if dataset.id.get_create_plist().get_nfilters() or dataset.is_virtual or dataset.external:
+            return None
+        row_bytes = int(np.prod(dataset.shape[1:])) * dataset.dtype.itemsize
+        if not dataset.dtype.isnative:
+            return None
+        if dataset.chunks is None:
+            offset = dataset.id.get_offset()
+            return None if offset is None else cls(max(1, len(dataset)), np.array([offset]), row_bytes)
+        if dataset.chunks[1:] != dataset.shape[1:]:
+            return None
+        offsets = np.full(-(-len(dataset) // dataset.chunks[0]), -1, dtype=np.int64)
+
+        def note(chunk: Any) -> None:
+            offsets[chunk.chunk_offset[0] // dataset.chunks[0]] = chunk.byte_offset
+
+        dataset.id.chunk_iter(note)
+        return None if (offsets < 0).any() else cls(dataset.chunks[0], offsets, row_bytes)
+
+    def read(
+        self, descriptor: int, rows: NDArray[np.int64], out: NDArray[Any], order: NDArray[np.intp]
+    ) -> None:
+        """Rows (B, T) into ``out[order]`` (B, T, ...); the kernel is told of all of them before the first is
+        read."""
+        chunk, within = np.divmod(rows, self._rows_per_chunk)
+        places = (self._offsets[chunk] + within * self._row_bytes).tolist()
+        for window_places in places:
+            for place in window_places:
+                os.posix_fadvise(descriptor, place, self._row_bytes, os.POSIX_FADV_WILLNEED)
+        for window, window_places in zip(order.tolist(), places, strict=True):
+            for frame, place in enumerate(window_places):
+                if os.preadv(descriptor, [out[window, frame]], place) != self._row_bytes:
+                    raise Error(f"the file ends within a frame, at byte {place}")
+
+
+def _is_column(name: str, item: Any) -> bool:
+    return isinstance(item, h5py.Dataset) and name not in _BOOKKEEPING
+
+
+def _needs_plugin(item: Any) -> bool:
+    """Whether a column uses a filter that HDF5 does not bring along."""
+    if not isinstance(item, h5py.Dataset):
+        return False
+    settings = item.id.get_create_plist()
+    return any(settings.get_filter(k)[0] > 32000 for k in range(settings.get_nfilters()))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,246 @@
+"""A file that moves from one consistent state to the next: a write-ahead journal under an HDF5 file.
+
+HDF5 overwrites its own metadata in place, so a process killed while writing can leave a file that no longer
+opens. `JournaledFile` is handed to h5py as a file object and keeps the last committed state intact: space
+beyond the committed end is written directly (nothing refers to it yet), changes before it are held back in
+memory. `commit` writes them to ``<path>.journal``, applies them, and removes the journal. A process killed
+before the journal stands loses what came after the last commit; one killed later leaves a journal that
+`recover` applies. A lock on ``<path>.lock`` keeps a second writer out and tells `recover` that a writer is
+alive; the kernel drops it with its process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+from lewm.errors import Error
+
+__all__ = ["JournaledFile", "WriterLock", "journal_path", "recover"]
+
+_MAGIC = b"lewmjrnl"
+_HEADER = struct.Struct(
+    "<8sQQI"
+)  # magic, size of the file afterwards, bytes of records, CRC-32 of the records
+_RECORD = struct.Struct("<QQ")  # offset, length; the bytes follow
+
+
+def journal_path(path: Path) -> Path:
+    """Where the journal of ``path`` stands while it is applied."""
+    return path.with_name(path.name + ".journal")
+
+
+class WriterLock:
+    """The right to write ``path``, held until `release` or the end of the process.
+
+    Raises:
+        lewm.Error: another process holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.with_name(path.name + ".lock")
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._descriptor)
+            raise Error(f"{path}: another process is writing this file") from None
+
+    def release(self) -> None:
+        """Gives the right back."""
+        self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+def recover(path: Path) -> bool:
+    """Completes an interrupted commit of ``path``; whether there was one. A file whose writer is alive is
+    left alone.
+
+    Raises:
+        OSError: the file needs recovery and cannot be written.
+    """
+    if not journal_path(path).exists():
+        return False
+    try:
+        lock = WriterLock(path)
+    except Error:
+        return False
+    try:
+        return apply_journal(path)
+    finally:
+        lock.release()
+
+
+def apply_journal(path: Path) -> bool:
+    """`recover` for a caller that holds the lock."""
+    journal = journal_path(path)
+    if not journal.exists():
+        return False
+    data = journal.read_bytes()
+    if len(data) >= _HEADER.size:
+        magic, size, length, checksum = _HEADER.unpack_from(data)
+        records = memoryview(data)[_HEADER.size :]
+        if magic == _MAGIC and len(records) == length and zlib.crc32(records) == checksum:
+            descriptor = os.open(path, os.O_WRONLY)
+            try:
+                _apply(descriptor, records, size)
+            finally:
+                os.close(descriptor)
+    journal.unlink()
+    return True
+
+
+def _apply(descriptor: int, records: memoryview, size: int) -> None:
+    at = 0
+    while at < len(records):
+        offset, length = _RECORD.unpack_from(records, at)
+        at += _RECORD.size
+        _write_all(descriptor, records[at : at + length], offset)
+        at += length
+    os.ftruncate(descriptor, size)
+
+
+def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written
+
+
+class JournaledFile(io.RawIOBase):
+    """A read-write file object whose changes before the committed end wait in memory for `commit`.
+
+    Args:
+        path: an existing file; what it holds counts as committed.
+    """
+
+    _PAGE = 4096
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._committed = os.fstat(self._descriptor).st_size
+        self._size = self._committed
+        self._position = 0
+        self._pages: dict[int, bytearray] = {}  # changed pages of the committed part
+
+    # ---- the file object that h5py calls -----------------------------------------------------------------
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def writable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """See io.RawIOBase."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        """See io.RawIOBase."""
+        return self._position
+
+    def truncate(self, size: int | None = None) -> int:
+        """See io.RawIOBase. The committed part is cut at the next commit only."""
+        self._size = self._position if size is None else size
+        os.ftruncate(self._descriptor, max(self._size, self._committed))
+        return self._size
+
+    def readinto(self, buffer: Any) -> int:
+        """See io.RawIOBase; sees what waits for the commit."""
+        view = memoryview(buffer).cast("B")
+        wanted = max(0, min(len(view), self._size - self._position))
+        done = 0
+        while done < wanted:
+            count = os.preadv(self._descriptor, [view[done:wanted]], self._position + done)
+            if count == 0:
+                raise Error(f"{self.path}: the file was cut while it was being written")
+            done += count
+        for page in self._pages_in(self._position, wanted):
+            start = max(page * self._PAGE, self._position)
+            end = min((page + 1) * self._PAGE, self._position + wanted)
+            if page in self._pages:
+                within = start - page * self._PAGE
+                view[start - self._position : end - self._position] = self._pages[page][
+                    within : within + end - start
+                ]
+        self._position += wanted
+        return wanted
+
+    def write(self, data: Any) -> int:
+        """See io.RawIOBase."""
+        view = memoryview(data).cast("B")
+        held = max(0, min(len(view), self._committed - self._position))
+        for page in self._pages_in(self._position, held):
+            start = max(page * self._PAGE, self._position)
+            end = min((page + 1) * self._PAGE, self._position + held)
+            within = start - page * self._PAGE
+            content = self._page(page)
+            content[within : within + end - start] = view[start - self._position : end - self._position]
+        _write_all(self._descriptor, view[held:], self._position + held)
+        self._position += len(view)
+        self._size = max(self._size, self._position)
+        return len(view)
+
+    def _pages_in(self, offset: int, length: int) -> range:
+        return range(offset // self._PAGE, -(-(offset + length) // self._PAGE)) if length else range(0)
+
+    def _page(self, page: int) -> bytearray:
+        """A changed page, created from what is committed; the last one may be short."""
+        if page not in self._pages:
+            length = min(self._PAGE, self._committed - page * self._PAGE)
+            self._pages[page] = bytearray(os.pread(self._descriptor, length, page * self._PAGE))
+        return self._pages[page]
+
+    # ---- commit ------------------------------------------------------------------------------------------
+
+    def commit(self, durable: bool = False) -> None:
+        """Makes everything written so far the committed state.
+
+        Args:
+            durable: also wait for the disk, so that the state outlives a power failure, not just this
+            process.
+        """
+        if durable:
+            os.fsync(self._descriptor)
+        if self._pages or self._size < self._committed:
+            self._write_journal(durable)
+            apply_journal(self.path)
+        if durable:
+            os.fsync(self._descriptor)
+        self._pages.clear()
+        self._committed = self._size
+
+    def _write_journal(self, durable: bool) -> None:
+        records = b"".join(
+            _RECORD.pack(page * self._PAGE, len(content)) + content
+            for page, content in sorted(self._pages.items())
+        )
+        target = journal_path(self.path)
+        temporary = target.with_name(target.name + ".tmp")
+        with temporary.open("wb") as file:
+            file.write(_HEADER.pack(_MAGIC, self._size, len(records), zlib.crc32(records)))
+            file.write(records)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        temporary.replace(target)
+
+    def close(self) -> None:
+        """Closes the file without committing."""
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()

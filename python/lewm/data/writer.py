@@ -1,0 +1,281 @@
+"""Writing episodes into one HDF5 file that stays readable whatever happens to the writer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lewm.data.journal import JournaledFile, WriterLock, apply_journal
+from lewm.errors import Error
+
+__all__ = ["COMPRESSIONS", "EpisodeWriter"]
+
+COMPRESSIONS = ("none", "gzip", "lzf", "blosc")
+_BOOKKEEPING = {"ep_len": np.int32, "ep_offset": np.int64}
+_ROWS_PER_CHUNK = 1024  # of columns other than images
+_IMAGE_CHUNK_BYTES = 65536  # small frames share a chunk, large ones have one each
+
+
+class EpisodeWriter:
+    """Appends episodes to an HDF5 file: a data set per column, rows of all episodes end to end, ``ep_len``
+    and ``ep_offset``.
+
+    Each episode is committed as a whole: a reader, or a writer that goes on later, finds every episode that
+    `write_episode` returned from, also after SIGKILL. An existing file is continued; its columns and
+    attributes must agree with what comes.
+
+    Args:
+        path: the file; its folder must exist.
+        compression: of the images, in chunks of one frame: "none", "gzip", "lzf" or "blosc" (LZ4, by
+        hdf5plugin).
+            Other columns are small and stay as they are.
+        attributes: of the file, such as the environment's id, the frame size and the seed: numbers and
+        strings. overwrite: replace an existing file instead of continuing it.
+
+    Raises:
+        ValueError: ``compression`` is unknown, or an existing file's attributes differ.
+        FileNotFoundError: the folder does not exist.
+        lewm.Error: the existing file is not one of episodes, or another process is writing it.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        compression: str = "none",
+        attributes: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        if compression not in COMPRESSIONS:
+            raise ValueError(f"compression: expected one of {COMPRESSIONS}, got {compression!r}")
+        self.path = Path(path)
+        if not self.path.parent.is_dir():
+            raise FileNotFoundError(f"path: the folder {self.path.parent} does not exist")
+        self._compression = compression
+        self._attributes = dict(attributes or {})
+        self._journal: JournaledFile | None = None
+        self._file: h5py.File | None = None
+        self._datasets: dict[str, h5py.Dataset] = {}
+        self._columns: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+        self._episodes = 0
+        self._rows = 0
+        self._lock: WriterLock | None = WriterLock(self.path)
+        try:
+            apply_journal(self.path)
+            if overwrite:
+                self.path.unlink(missing_ok=True)
+            if self.path.exists():
+                self._open_existing()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def episodes(self) -> int:
+        """Episodes in the file."""
+        return self._episodes
+
+    @property
+    def rows(self) -> int:
+        """Rows in the file, over all episodes."""
+        return self._rows
+
+    def write_episode(self, columns: Mapping[str, ArrayLike]) -> int:
+        """Appends one episode and returns its index.
+
+        Args:
+            columns: name -> rows (T, ...). ``pixels`` (T, H, W, 3) uint8 and ``action`` (T, A) or (T - 1, A)
+            are
+                needed; row t of ``action`` is the one that leaves frame t, so that the last row has no
+                meaning and is written as NaN if it is left out. Further columns are numbers.
+
+        Raises:
+            ValueError: lengths differ, a column is missing, new or of another shape, or an action is not
+            finite. TypeError: pixels are not uint8, or a column does not hold numbers.
+        """
+        if self._lock is None:
+            raise ValueError("write_episode: the writer is closed")
+        arrays = _checked_episode(columns)
+        if not self._columns:
+            self._create(arrays)
+        self._require_same_columns(arrays)
+        length = len(arrays["action"])
+        end = self._rows + length
+        self._open_file()
+        for name, array in arrays.items():
+            self._append(name, array, end)
+        self._append("ep_len", np.array([length]), self._episodes + 1)
+        self._append("ep_offset", np.array([self._rows]), self._episodes + 1)
+        self._commit()
+        self._rows = end
+        self._episodes += 1
+        return self._episodes - 1
+
+    def write_episodes(self, episodes: Iterable[Mapping[str, ArrayLike]]) -> None:
+        """`write_episode` for each."""
+        for columns in episodes:
+            self.write_episode(columns)
+
+    def close(self) -> None:
+        """Finishes the file and waits for the disk. Closing twice is fine."""
+        try:
+            if self._file is not None and self._journal is not None:
+                self._file.close()
+                self._journal.commit(durable=True)
+        finally:
+            self._file, self._datasets = None, {}
+            if self._journal is not None:
+                self._journal.close()
+                self._journal = None
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    def __enter__(self) -> EpisodeWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- files ---------------------------------------------------------------------------------------------
+
+    def _open_file(self) -> h5py.File:
+        if self._file is None:
+            self._journal = JournaledFile(self.path)
+            self._file = h5py.File(self._journal, "r+")
+            self._datasets = dict(self._file.items())
+        return self._file
+
+    def _append(self, name: str, rows: NDArray[Any], end: int) -> None:
+        dataset = self._datasets[name]
+        dataset.resize(end, axis=0)
+        dataset[end - len(rows) :] = rows
+
+    def _commit(self) -> None:
+        assert self._file is not None and self._journal is not None
+        self._file.flush()
+        self._journal.commit()
+
+    def _create(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """An empty file with the columns of ``arrays``; it appears under its name when it is complete."""
+        temporary = self.path.with_name(self.path.name + ".new")
+        with h5py.File(temporary, "w") as file:
+            for name, value in self._attributes.items():
+                file.attrs[name] = value
+            for name, array in arrays.items():
+                self._create_column(file, name, array.shape[1:], array.dtype)
+            for name, dtype in _BOOKKEEPING.items():
+                self._create_column(file, name, (), np.dtype(dtype))
+        temporary.replace(self.path)
+        self._columns = {name: (array.shape[1:], array.dtype) for name, array in arrays.items()}
+
+    def _create_column(
+        self, file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> None:
+        is_image = len(shape) == 3
+        file.create_dataset(
+            name,
+            shape=(0, *shape),
+            maxshape=(None, *shape),
+            dtype=dtype,
+            chunks=(max(1, _IMAGE_CHUNK_BYTES // math.prod(shape)) if is_image else _ROWS_PER_CHUNK, *shape),
+            **(_filter_options(self._compression) if is_image else {}),
+        )
+
+    def _open_existing(self) -> None:
+        try:
+            file = self._open_file()
+        except OSError as error:
+            raise Error(f"{self.path}: not an HDF5 file that can be continued ({error})") from None
+        missing = [name for name in ("pixels", "action", *_BOOKKEEPING) if name not in file]
+        if missing:
+            raise Error(f"{self.path}: no column {missing[0]!r}, there are {sorted(file)}")
+        self._require_same_attributes(file)
+        lengths, offsets = file["ep_len"][:], file["ep_offset"][:]
+        if len(lengths) != len(offsets) or (len(offsets) and offsets[0] != 0):
+            raise Error(f"{self.path}: ep_len and ep_offset do not describe episodes laid end to end")
+        if not np.array_equal(offsets[1:], np.cumsum(lengths[:-1])):
+            raise Error(f"{self.path}: ep_len and ep_offset do not describe episodes laid end to end")
+        names = [name for name in file if name not in _BOOKKEEPING]
+        self._columns = {name: (file[name].shape[1:], file[name].dtype) for name in names}
+        self._episodes = len(lengths)
+        self._rows = int(lengths.sum())
+        for name in names:
+            if len(file[name]) < self._rows:
+                raise Error(f"{self.path}: {name} has {len(file[name])} rows, its episodes need {self._rows}")
+
+    def _require_same_attributes(self, file: h5py.File) -> None:
+        for name, value in self._attributes.items():
+            if name not in file.attrs:
+                raise ValueError(f"{name}: expected {value!r}, {self.path} does not say")
+            if file.attrs[name] != value:
+                raise ValueError(f"{name}: {self.path} was written with {file.attrs[name]!r}, got {value!r}")
+
+    def _require_same_columns(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        if set(arrays) != set(self._columns):
+            raise ValueError(f"columns: expected {sorted(self._columns)}, got {sorted(arrays)}")
+        for name, array in arrays.items():
+            shape, dtype = self._columns[name]
+            if array.shape[1:] != shape:
+                raise ValueError(f"{name}: expected (T, {', '.join(map(str, shape))}), got {array.shape}")
+            if not np.can_cast(array.dtype, dtype, "same_kind"):
+                raise TypeError(f"{name}: expected {dtype}, got {array.dtype}")
+
+
+def _checked_episode(columns: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
+    """The columns as arrays of one length, ``action`` with its last row."""
+    for name in ("pixels", "action"):
+        if name not in columns:
+            raise ValueError(f"columns: expected 'pixels' and 'action', got {sorted(columns)}")
+    reserved = sorted(set(columns) & set(_BOOKKEEPING))
+    if reserved:
+        raise ValueError(f"columns: {reserved[0]!r} is kept by the writer")
+    arrays = {name: np.asarray(values) for name, values in columns.items()}
+    pixels = arrays["pixels"]
+    if pixels.dtype != np.uint8:
+        raise TypeError(f"pixels: expected uint8, got {pixels.dtype}")
+    if pixels.ndim != 4 or pixels.shape[-1] != 3 or 0 in pixels.shape:
+        raise ValueError(f"pixels: expected (T, H, W, 3) with T >= 1, got {pixels.shape}")
+    arrays["action"] = _checked_actions(arrays["action"], len(pixels))
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"{name}: expected numbers, got {array.dtype}")
+        if array.ndim == 0 or len(array) != len(pixels):
+            raise ValueError(f"{name}: expected {len(pixels)} rows as in pixels, got {array.shape}")
+    return arrays
+
+
+def _checked_actions(actions: NDArray[Any], length: int) -> NDArray[np.float32]:
+    if actions.dtype.kind not in "fiu":
+        raise TypeError(f"action: expected numbers, got {actions.dtype}")
+    if actions.ndim != 2 or len(actions) not in (length, length - 1) or not actions.shape[1]:
+        raise ValueError(f"action: expected ({length}, A) or ({length - 1}, A), got {actions.shape}")
+    rows = np.full((length, actions.shape[1]), np.nan, dtype=np.float32)
+    rows[: len(actions)] = actions
+    if not np.isfinite(rows[:-1]).all():
+        row = int(np.flatnonzero(~np.isfinite(rows[:-1]).all(axis=1))[0])
+        raise ValueError(
+            f"action: expected finite numbers before the last row, row {row} is {rows[row].tolist()}"
+        )
+    if np.isinf(rows[-1]).any():
+        raise ValueError(f"action: expected a finite or NaN last row, got {rows[-1].tolist()}")
+    return rows
+
+
+def _filter_options(compression: str) -> dict[str, Any]:
+    if compression == "blosc":
+        import hdf5plugin
+
+        return dict(hdf5plugin.Blosc(cname="lz4", clevel=5, shuffle=hdf5plugin.Blosc.NOSHUFFLE))
+    if compression == "gzip":
+        return {"compression": "gzip", "compression_opts": 4}
+    return {} if compression == "none" else {"compression": compression}
