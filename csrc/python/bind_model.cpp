@@ -1,0 +1,164 @@
+// lewm._core.Model: loading, encoding, rollouts and costs.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "python/bindings.h"
+#include "python/model_handle.h"
+
+namespace lewm::python {
+namespace {
+
+// The arrays of a Python dict; they outlive the source.
+class ArraySource : public TensorSource {
+ public:
+  explicit ArraySource(const nb::dict& arrays) {
+    for (const auto [key, value] : arrays) {
+      const auto array = nb::cast<nb::ndarray<nb::c_contig, nb::device::cpu, nb::ro>>(value);
+      TensorView view{dtype_of(array.dtype()), {}, array.data()};
+      for (std::size_t i = 0; i < array.ndim(); ++i) view.shape.push_back(size_of(array, i));
+      tensors_.emplace(nb::cast<std::string>(key), std::move(view));
+    }
+  }
+  const TensorView* find(std::string_view name) const override {
+    const auto found = tensors_.find(name);
+    return found == tensors_.end() ? nullptr : &found->second;
+  }
+  std::vector<std::string_view> names() const override {
+    std::vector<std::string_view> names;
+    for (const auto& [name, view] : tensors_) names.push_back(name);
+    return names;
+  }
+
+ private:
+  static DType dtype_of(nb::dlpack::dtype dtype) {
+    if (dtype == nb::dtype<float>()) return DType::f32;
+    if (dtype == nb::dtype<double>()) return DType::f64;
+    if (dtype == nb::dtype<std::int64_t>()) return DType::i64;
+    throw Error(Status::invalid_argument, "tensors: expected float32, float64 or int64 arrays");
+  }
+  std::map<std::string, TensorView, std::less<>> tensors_;
+};
+
+std::shared_ptr<ModelHandle> create(const std::string& config, const nb::dict& tensors,
+                                    const std::vector<float>& pixel_mean, const std::vector<float>& pixel_std,
+                                    std::vector<float> action_mean, std::vector<float> action_std,
+                                    const std::string& precision, int threads, const std::string& isa) {
+  if (pixel_mean.size() != 3 || pixel_std.size() != 3) {
+    throw Error(Status::invalid_argument, "preprocessing: expected 3 channels");
+  }
+  Preprocessing preprocessing;
+  for (std::size_t c = 0; c < 3; ++c) {
+    preprocessing.mean[c] = pixel_mean[c];
+    preprocessing.std[c] = pixel_std[c];
+  }
+  const ArraySource source(tensors);
+  const nb::gil_scoped_release release;
+  auto model = Model::create(config_from_json(config), source, preprocessing,
+                             ActionScaling{std::move(action_mean), std::move(action_std)},
+                             precision_from_name(precision), isa_from_name(isa));
+  return std::make_shared<ModelHandle>(std::move(model), threads);
+}
+
+std::shared_ptr<ModelHandle> open(const std::string& path, const std::string& precision, int threads,
+                                  const std::string& isa) {
+  const nb::gil_scoped_release release;
+  return std::make_shared<ModelHandle>(Model::open(path, precision_from_name(precision), isa_from_name(isa)), threads);
+}
+
+template <class Pixel>
+void encode(ModelHandle& handle, Input<Pixel> frames, Output<float> latents) {
+  const Config& config = handle.model()->config();
+  check_rank("frames", frames, 4);
+  const std::int64_t n = size_of(frames, 0), size = config.image_size;
+  if constexpr (sizeof(Pixel) == 1) {
+    check_shape("frames", frames, {n, size, size, 3});
+  } else {
+    check_shape("frames", frames, {n, 3, size, size});
+  }
+  check_shape("out", latents, {n, config.latent_dim});
+  const nb::gil_scoped_release release;
+  handle.encode(frames.data(), n, latents.data());
+}
+
+using Past = std::optional<Input<float>>;
+
+ModelHandle::Candidates candidates_of(const Config& config, const Input<float>& latents, const Input<float>& actions,
+                                      const Past& past) {
+  check_rank("latents", latents, 3);
+  check_rank("actions", actions, 4);
+  const std::int64_t problems = size_of(latents, 0), context = size_of(latents, 1);
+  const std::int64_t samples = size_of(actions, 1), horizon = size_of(actions, 2);
+  check_shape("latents", latents, {problems, context, config.latent_dim});
+  check_shape("actions", actions, {problems, samples, horizon, config.block_dim()});
+  if (context < 1 || context > config.history) {
+    throw Error(Status::invalid_argument, "latents: expected 1.." + std::to_string(config.history) +
+                                              " context frames, got " + std::to_string(context));
+  }
+  if (problems < 1 || samples < 1 || horizon < 1)
+    throw Error(Status::invalid_argument, "actions: expected some, got none");
+  if (past) {
+    check_shape("past_actions", *past, {problems, context - 1, config.block_dim()});
+  } else if (context > 1) {
+    throw Error(Status::invalid_argument, "past_actions: needed with more than one context frame");
+  }
+  return {latents.data(), past && context > 1 ? past->data() : nullptr, actions.data(), problems, context, samples,
+          horizon};
+}
+
+void rollout(ModelHandle& handle, Input<float> latents, Input<float> actions, Past past, Output<float> out) {
+  const auto candidates = candidates_of(handle.model()->config(), latents, actions, past);
+  check_shape("out", out,
+              {candidates.problems, candidates.samples, candidates.horizon, handle.model()->config().latent_dim});
+  const nb::gil_scoped_release release;
+  handle.rollout(candidates, out.data());
+}
+
+void cost(ModelHandle& handle, Input<float> latents, Input<float> goal, Input<float> actions, Past past,
+          Output<float> out) {
+  const auto candidates = candidates_of(handle.model()->config(), latents, actions, past);
+  check_shape("goal", goal, {candidates.problems, handle.model()->config().latent_dim});
+  check_shape("out", out, {candidates.problems, candidates.samples});
+  const nb::gil_scoped_release release;
+  handle.cost(candidates, goal.data(), out.data());
+}
+
+}  // namespace
+
+void bind_model(nb::module_& module) {
+  nb::class_<ModelHandle>(module, "Model")
+      .def_static("create", &create, nb::arg("config"), nb::arg("tensors"), nb::arg("pixel_mean"), nb::arg("pixel_std"),
+                  nb::arg("action_mean"), nb::arg("action_std"), nb::arg("precision"), nb::arg("threads"),
+                  nb::arg("isa") = "")
+      .def_static("open", &open, nb::arg("path"), nb::arg("precision"), nb::arg("threads"), nb::arg("isa") = "")
+      .def("encode", &encode<std::uint8_t>, nb::arg("frames").noconvert(), nb::arg("out").noconvert())
+      .def("encode", &encode<float>, nb::arg("frames").noconvert(), nb::arg("out").noconvert())
+      .def("rollout", &rollout, nb::arg("latents").noconvert(), nb::arg("actions").noconvert(),
+           nb::arg("past").noconvert().none(), nb::arg("out").noconvert())
+      .def("cost", &cost, nb::arg("latents").noconvert(), nb::arg("goal").noconvert(), nb::arg("actions").noconvert(),
+           nb::arg("past").noconvert().none(), nb::arg("out").noconvert())
+      .def_prop_ro("config", [](const ModelHandle& handle) { return config_to_json(handle.model()->config()); })
+      .def_prop_ro("precision",
+                   [](const ModelHandle& handle) { return std::string(precision_name(handle.model()->precision())); })
+      .def_prop_ro("isa", [](const ModelHandle& handle) { return std::string(cpu::isa_name(handle.model()->isa())); })
+      .def_prop_ro("threads", &ModelHandle::threads)
+      .def_prop_ro("weight_bytes", [](const ModelHandle& handle) { return handle.model()->weight_bytes(); })
+      .def_prop_ro("pixel_scaling",
+                   [](const ModelHandle& handle) {
+                     const Preprocessing& scale = handle.model()->preprocessing();
+                     return std::pair(std::vector<float>(scale.mean, scale.mean + 3),
+                                      std::vector<float>(scale.std, scale.std + 3));
+                   })
+      .def_prop_ro("action_scaling", [](const ModelHandle& handle) {
+        const ActionScaling& scale = handle.model()->action_scaling();
+        return std::pair(scale.mean, scale.std);
+      });
+}
+
+}  // namespace lewm::python

@@ -1,0 +1,409 @@
+// lewm._core.Planner and Controller.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <exception>
+#include <optional>
+#include <tuple>
+#include <utility>
+
+#include "plan/controller.h"
+#include "plan/planner.h"
+#include "python/bindings.h"
+#include "python/model_handle.h"
+
+namespace lewm::python {
+namespace {
+
+// A user's cost: called from the planner's threads with copies of what a tile of candidates looks like.
+class PythonCost {
+ public:
+  explicit PythonCost(nb::object function) : function_(std::move(function)) {}
+  ~PythonCost() {
+    const nb::gil_scoped_acquire acquire;
+    function_.reset();
+    error_ = nullptr;
+  }
+
+  static int call(void* context, const CostArguments& arguments, float* cost) {
+    return static_cast<PythonCost*>(context)->evaluate(arguments, cost) ? 0 : 1;
+  }
+
+  // Throws what the function has thrown during the last plan, once. Needs the GIL.
+  void rethrow() {
+    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+  }
+
+ private:
+  bool evaluate(const CostArguments& a, float* cost) {
+    const nb::gil_scoped_acquire acquire;
+    try {
+      const nb::object result = function_(copy(a.latents, {a.n, a.horizon, a.latent_dim}),
+                                          copy(a.actions, {a.n, a.horizon, a.block_dim}), copy(a.goal, {a.latent_dim}));
+      const auto costs = nb::cast<Input<float>>(result);
+      check_shape("cost", costs, {a.n});
+      std::copy_n(costs.data(), a.n, cost);
+      return true;
+    } catch (...) {
+      if (!error_) error_ = std::current_exception();
+      return false;
+    }
+  }
+
+  static nb::object copy(const float* values, std::initializer_list<std::int64_t> shape) {
+    std::size_t size = 1;
+    std::vector<std::size_t> sizes;
+    for (const std::int64_t n : shape) {
+      sizes.push_back(static_cast<std::size_t>(n));
+      size *= sizes.back();
+    }
+    auto* data = new float[size];
+    const nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+    std::copy_n(values, size, data);
+    return nb::cast(nb::ndarray<nb::numpy, float>(data, sizes.size(), sizes.data(), owner));
+  }
+
+  nb::object function_;
+  std::exception_ptr error_;  // the first of a plan
+};
+
+// A planner, its threads, and the Python function that it may call.
+struct PlannerHandle {
+  std::shared_ptr<Workers> workers;
+  std::shared_ptr<PythonCost> cost;
+  std::shared_ptr<Planner> planner;
+
+  // Runs `work` without the GIL and with the threads, and throws what went wrong.
+  template <class Work>
+  void run(const Work& work) {
+    Status status;
+    std::string message;
+    {
+      const nb::gil_scoped_release release;
+      const std::lock_guard lock(workers->mutex);
+      status = work();
+      if (status != Status::ok) message = planner->message();
+    }
+    if (cost) cost->rethrow();
+    if (status != Status::ok) throw Error(status, message);
+  }
+};
+
+Method method_from_name(const std::string& name) {
+  for (const Method method : {Method::cem, Method::icem, Method::mppi, Method::predictive_sampling}) {
+    if (name == method_name(method)) return method;
+  }
+  throw Error(Status::invalid_argument, "method: expected cem, icem, mppi or predictive_sampling, got '" + name + "'");
+}
+
+CostMode cost_mode_from_name(const std::string& name) {
+  if (name == "final") return CostMode::final;
+  if (name == "sum") return CostMode::sum;
+  if (name == "discounted") return CostMode::discounted;
+  throw Error(Status::invalid_argument, "cost: expected final, sum, discounted or a function, got '" + name + "'");
+}
+
+template <class T>
+void read_option(const nb::dict& values, const char* name, T& option) {
+  if (values.contains(name)) option = nb::cast<T>(values[name]);
+}
+
+// `values`: the fields of PlannerOptions by name; those that are absent keep the method's default.
+PlannerOptions options_from(const std::string& method, const nb::dict& values) {
+  PlannerOptions options = default_options(method_from_name(method));
+  read_option(values, "samples", options.samples);
+  read_option(values, "elites", options.elites);
+  read_option(values, "iterations", options.iterations);
+  read_option(values, "horizon", options.horizon);
+  read_option(values, "seed", options.seed);
+  read_option(values, "low", options.low);
+  read_option(values, "high", options.high);
+  read_option(values, "std_init", options.std_init);
+  read_option(values, "std_min", options.std_min);
+  read_option(values, "momentum", options.momentum);
+  read_option(values, "return_best", options.return_best);
+  read_option(values, "noise_exponent", options.noise_exponent);
+  read_option(values, "kept_elites", options.kept_elites);
+  read_option(values, "temperature", options.temperature);
+  read_option(values, "discount", options.discount);
+  read_option(values, "action_penalty", options.action_penalty);
+  read_option(values, "problems", options.problems);
+  if (values.contains("cost_mode")) options.cost_mode = cost_mode_from_name(nb::cast<std::string>(values["cost_mode"]));
+  return options;
+}
+
+nb::dict options_to_dict(const PlannerOptions& options) {
+  nb::dict values;
+  values["samples"] = options.samples;
+  values["elites"] = options.elites;
+  values["iterations"] = options.iterations;
+  values["horizon"] = options.horizon;
+  values["seed"] = options.seed;
+  values["std_init"] = options.std_init;
+  values["std_min"] = options.std_min;
+  values["momentum"] = options.momentum;
+  values["return_best"] = options.return_best;
+  values["noise_exponent"] = options.noise_exponent;
+  values["kept_elites"] = options.kept_elites;
+  values["temperature"] = options.temperature;
+  values["discount"] = options.discount;
+  values["action_penalty"] = options.action_penalty;
+  values["problems"] = options.problems;
+  return values;
+}
+
+std::shared_ptr<PlannerHandle> create_planner(const ModelHandle& model, const std::string& method,
+                                              const nb::dict& values, nb::object cost, int threads) {
+  PlannerOptions options = options_from(method, values);
+  auto handle = std::make_shared<PlannerHandle>();
+  if (!cost.is_none()) {
+    handle->cost = std::make_shared<PythonCost>(std::move(cost));
+    options.cost = PythonCost::call;
+    options.cost_context = handle->cost.get();
+  }
+  const nb::gil_scoped_release release;
+  handle->workers = std::make_shared<Workers>(threads);
+  const std::shared_ptr<ThreadPool> pool(handle->workers, &handle->workers->pool);
+  handle->planner = std::make_shared<Planner>(model.model(), options, pool);
+  return handle;
+}
+
+using Optional = std::optional<Input<float>>;
+
+// What surrounds a plan's images or latents.
+struct Request {
+  Optional past, warm_start;
+  std::optional<Input<std::uint32_t>> problem_ids;
+  std::uint32_t plan_index;
+  double deadline;
+
+  PlanRequest fill(const Planner& planner, std::int64_t problems, std::int64_t context) const {
+    const std::int64_t block_dim = planner.model().config().block_dim();
+    PlanRequest request;
+    request.problems = problems;
+    request.context = context;
+    request.plan_index = plan_index;
+    request.deadline = deadline;
+    if (past) {
+      check_shape("past_actions", *past, {problems, context - 1, block_dim});
+      request.past_actions = context > 1 ? past->data() : nullptr;
+    }
+    if (warm_start) {
+      check_rank("warm_start", *warm_start, 3);
+      request.warm_blocks = size_of(*warm_start, 1);
+      check_shape("warm_start", *warm_start, {problems, request.warm_blocks, block_dim});
+      request.warm_start = warm_start->data();
+    }
+    if (problem_ids) {
+      check_shape("problem_ids", *problem_ids, {problems});
+      request.problem_ids = problem_ids->data();
+    }
+    return request;
+  }
+};
+
+// Arrays that a plan fills: actions (B, H, A), cost (B,), elite_cost (B,), std (B, H, A), elites (B, K) or None.
+struct Result {
+  Output<float> actions, cost, elite_cost, std;
+  std::optional<Output<std::int32_t>> elites;
+
+  PlanResult fill(const Planner& planner, std::int64_t problems) const {
+    const PlannerOptions& options = planner.options();
+    const std::int64_t block_dim = planner.model().config().block_dim();
+    check_shape("out: actions", actions, {problems, options.horizon, block_dim});
+    check_shape("out: cost", cost, {problems});
+    check_shape("out: elite_cost", elite_cost, {problems});
+    check_shape("out: std", std, {problems, options.horizon, block_dim});
+    PlanResult result;
+    result.actions = actions.data();
+    result.cost = cost.data();
+    result.elite_cost = elite_cost.data();
+    result.std = std.data();
+    if (elites) {
+      check_shape("out: elites", *elites, {problems, options.elites});
+      result.elites = elites->data();
+    }
+    return result;
+  }
+};
+
+using Plan = std::pair<std::int64_t, double>;  // iterations, seconds
+
+Plan plan_latents(PlannerHandle& handle, Input<float> latents, Input<float> goals, const Request& request,
+                  const Result& out) {
+  const Config& config = handle.planner->model().config();
+  check_rank("latents", latents, 3);
+  const std::int64_t problems = size_of(latents, 0), context = size_of(latents, 1);
+  check_shape("latents", latents, {problems, context, config.latent_dim});
+  check_shape("goal", goals, {problems, config.latent_dim});
+  PlanRequest core_request = request.fill(*handle.planner, problems, context);
+  core_request.latents = latents.data();
+  core_request.goals = goals.data();
+  PlanResult result = out.fill(*handle.planner, problems);
+  handle.run([&] { return handle.planner->plan(core_request, result); });
+  return {result.iterations, result.elapsed};
+}
+
+template <class Pixel>
+Plan plan_frames(PlannerHandle& handle, Input<Pixel> frames, Input<Pixel> goals, const Request& request,
+                 const Result& out) {
+  const std::int64_t size = handle.planner->model().config().image_size;
+  check_rank("frame", frames, 5);
+  const std::int64_t problems = size_of(frames, 0), context = size_of(frames, 1);
+  if constexpr (sizeof(Pixel) == 1) {
+    check_shape("frame", frames, {problems, context, size, size, 3});
+    check_shape("goal", goals, {problems, size, size, 3});
+  } else {
+    check_shape("frame", frames, {problems, context, 3, size, size});
+    check_shape("goal", goals, {problems, 3, size, size});
+  }
+  const PlanRequest core_request = request.fill(*handle.planner, problems, context);
+  PlanResult result = out.fill(*handle.planner, problems);
+  handle.run([&] { return handle.planner->plan_frames(frames.data(), goals.data(), core_request, result); });
+  return {result.iterations, result.elapsed};
+}
+
+void evaluate(PlannerHandle& handle, Input<float> latents, Input<float> goals, Input<float> actions,
+              const Request& request, Output<float> cost) {
+  const Config& config = handle.planner->model().config();
+  check_rank("latents", latents, 3);
+  check_rank("actions", actions, 4);
+  const std::int64_t problems = size_of(latents, 0), context = size_of(latents, 1), samples = size_of(actions, 1);
+  check_shape("latents", latents, {problems, context, config.latent_dim});
+  check_shape("goal", goals, {problems, config.latent_dim});
+  check_shape("actions", actions, {problems, samples, handle.planner->options().horizon, config.block_dim()});
+  check_shape("out", cost, {problems, samples});
+  PlanRequest core_request = request.fill(*handle.planner, problems, context);
+  core_request.latents = latents.data();
+  core_request.goals = goals.data();
+  handle.run([&] { return handle.planner->evaluate(core_request, actions.data(), samples, cost.data()); });
+}
+
+struct ControllerHandle {
+  std::shared_ptr<PlannerHandle> planner;
+  std::unique_ptr<Controller> controller;
+
+  template <class Work>
+  void run(const Work& work) {
+    Status status;
+    std::string message;
+    {
+      const nb::gil_scoped_release release;
+      const std::lock_guard lock(planner->workers->mutex);
+      status = work();
+      if (status != Status::ok) message = controller->message();
+    }
+    if (planner->cost) planner->cost->rethrow();
+    if (status != Status::ok) throw Error(status, message);
+  }
+};
+
+std::shared_ptr<ControllerHandle> create_controller(std::shared_ptr<PlannerHandle> planner, std::int64_t replan_every,
+                                                    std::int64_t context, bool warm_start, double deadline,
+                                                    std::vector<float> low, std::vector<float> high) {
+  ControllerOptions options;
+  options.replan_every = replan_every;
+  options.context = context;
+  options.warm_start = warm_start;
+  options.deadline = deadline;
+  options.low = std::move(low);
+  options.high = std::move(high);
+  auto handle = std::make_shared<ControllerHandle>();
+  handle->planner = std::move(planner);
+  handle->controller = std::make_unique<Controller>(handle->planner->planner, options);
+  return handle;
+}
+
+void set_goal(ControllerHandle& handle, Input<std::uint8_t> goal) {
+  const std::int64_t size = handle.planner->planner->model().config().image_size;
+  check_shape("goal", goal, {size, size, 3});
+  handle.run([&] { return handle.controller->set_goal(goal.data()); });
+}
+
+void set_goal_latent(ControllerHandle& handle, Input<float> goal) {
+  check_shape("goal", goal, {handle.planner->planner->model().config().latent_dim});
+  handle.run([&] { return handle.controller->set_goal_latent(goal.data()); });
+}
+
+void act(ControllerHandle& handle, std::optional<Input<std::uint8_t>> frame, Output<float> action) {
+  const Config& config = handle.planner->planner->model().config();
+  if (frame) check_shape("frame", *frame, {config.image_size, config.image_size, 3});
+  check_shape("out", action, {config.action_dim});
+  handle.run([&] { return handle.controller->act(frame ? frame->data() : nullptr, action.data()); });
+}
+
+// (cost, iterations, seconds), or None before the first plan; fills actions (H, A).
+std::optional<std::tuple<float, std::int64_t, double>> current(ControllerHandle& handle, Output<float> actions) {
+  const Planner& planner = *handle.planner->planner;
+  const std::int64_t horizon = planner.options().horizon, block_dim = planner.model().config().block_dim();
+  check_shape("out", actions, {horizon, block_dim});
+  Controller::Current plan;
+  handle.run([&] {
+    plan = handle.controller->current();
+    if (plan.actions) std::copy_n(plan.actions, horizon * block_dim, actions.data());
+    return Status::ok;
+  });
+  if (!plan.actions) return std::nullopt;
+  return std::tuple(plan.cost, plan.iterations, plan.elapsed);
+}
+
+}  // namespace
+
+void bind_planner(nb::module_& module) {
+  nb::class_<Request>(module, "Request")
+      .def(
+          "__init__",
+          [](Request* self, Optional past, Optional warm_start, std::optional<Input<std::uint32_t>> problem_ids,
+             std::uint32_t plan_index, double deadline) {
+            new (self) Request{std::move(past), std::move(warm_start), std::move(problem_ids), plan_index, deadline};
+          },
+          nb::arg("past").noconvert().none(), nb::arg("warm_start").noconvert().none(),
+          nb::arg("problem_ids").noconvert().none(), nb::arg("plan_index"), nb::arg("deadline"));
+  nb::class_<Result>(module, "Result")
+      .def(
+          "__init__",
+          [](Result* self, Output<float> actions, Output<float> cost, Output<float> elite_cost, Output<float> std,
+             std::optional<Output<std::int32_t>> elites) {
+            new (self)
+                Result{std::move(actions), std::move(cost), std::move(elite_cost), std::move(std), std::move(elites)};
+          },
+          nb::arg("actions").noconvert(), nb::arg("cost").noconvert(), nb::arg("elite_cost").noconvert(),
+          nb::arg("std").noconvert(), nb::arg("elites").noconvert().none());
+  nb::class_<PlannerHandle>(module, "Planner")
+      .def_static("create", &create_planner, nb::arg("model"), nb::arg("method"), nb::arg("options"),
+                  nb::arg("cost").none(), nb::arg("threads"))
+      .def("plan_latents", &plan_latents, nb::arg("latents").noconvert(), nb::arg("goal").noconvert(),
+           nb::arg("request"), nb::arg("out"))
+      .def("plan_frames", &plan_frames<std::uint8_t>, nb::arg("frame").noconvert(), nb::arg("goal").noconvert(),
+           nb::arg("request"), nb::arg("out"))
+      .def("plan_frames", &plan_frames<float>, nb::arg("frame").noconvert(), nb::arg("goal").noconvert(),
+           nb::arg("request"), nb::arg("out"))
+      .def("evaluate", &evaluate, nb::arg("latents").noconvert(), nb::arg("goal").noconvert(),
+           nb::arg("actions").noconvert(), nb::arg("request"), nb::arg("out").noconvert())
+      .def_prop_ro("options", [](const PlannerHandle& handle) { return options_to_dict(handle.planner->options()); })
+      .def_prop_ro("threads", [](const PlannerHandle& handle) { return handle.workers->pool.threads(); });
+  nb::class_<ControllerHandle>(module, "Controller")
+      .def_static("create", &create_controller, nb::arg("planner"), nb::arg("replan_every"), nb::arg("context"),
+                  nb::arg("warm_start"), nb::arg("deadline"), nb::arg("low"), nb::arg("high"))
+      .def("reset",
+           [](ControllerHandle& handle) {
+             handle.run([&] {
+               handle.controller->reset();
+               return Status::ok;
+             });
+           })
+      .def("set_goal", &set_goal, nb::arg("goal").noconvert())
+      .def("set_goal_latent", &set_goal_latent, nb::arg("goal").noconvert())
+      .def("act", &act, nb::arg("frame").noconvert().none(), nb::arg("out").noconvert())
+      .def("current", &current, nb::arg("out").noconvert())
+      .def_prop_ro("needs_frame", [](const ControllerHandle& handle) { return handle.controller->needs_frame(); })
+      .def_prop_ro("needs_plan", [](const ControllerHandle& handle) { return handle.controller->needs_plan(); })
+      .def_prop_ro("plans", [](const ControllerHandle& handle) { return handle.controller->plans(); });
+}
+
+}  // namespace lewm::python

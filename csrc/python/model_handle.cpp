@@ -1,0 +1,75 @@
+#include "python/model_handle.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace lewm::python {
+namespace {
+
+constexpr std::int64_t kProblems = 16;  // prepared at once: bounds the memory of a batch
+
+}  // namespace
+
+ModelHandle::ModelHandle(std::shared_ptr<const Model> model, int threads)
+    : model_(std::move(model)), workers_(threads) {}
+
+template <class Pixel>
+void ModelHandle::encode(const Pixel* frames, std::int64_t n, float* latents) {
+  const std::lock_guard lock(workers_.mutex);
+  if (!encoder_) encoder_ = std::make_unique<Encoder>(model_, workers_.pool);
+  encoder_->encode(frames, n, latents);
+}
+template void ModelHandle::encode(const std::uint8_t*, std::int64_t, float*);
+template void ModelHandle::encode(const float*, std::int64_t, float*);
+
+void ModelHandle::reserve(std::int64_t problems, std::int64_t horizon) {
+  if (rollout_ && problems <= limits_.problems && horizon <= limits_.horizon) return;
+  limits_.problems = std::max(limits_.problems, problems);
+  limits_.horizon = std::max(limits_.horizon, horizon);
+  limits_.threads = threads();
+  rollout_.reset();
+  rollout_ = std::make_unique<Rollout>(model_, limits_);
+  last_.resize(static_cast<std::size_t>(threads() * rollout_->tile() * model_->config().latent_dim));
+}
+
+template <class Tile>
+void ModelHandle::for_each_tile(const Candidates& candidates, const Tile& tile) {
+  const std::int64_t d = model_->config().latent_dim, a = model_->config().block_dim();
+  const std::int64_t context = candidates.context;
+  reserve(std::min(candidates.problems, kProblems), candidates.horizon);
+  const std::int64_t size = rollout_->tile();
+  const std::int64_t tiles = (candidates.samples + size - 1) / size;
+  for (std::int64_t begin = 0; begin < candidates.problems; begin += kProblems) {
+    const std::int64_t problems = std::min(kProblems, candidates.problems - begin);
+    rollout_->prepare(candidates.latents + begin * context * d,
+                      candidates.past ? candidates.past + begin * (context - 1) * a : nullptr, problems, context);
+    workers_.pool.run(problems * tiles, [&](std::int64_t task, int thread) {
+      const std::int64_t first = task % tiles * size;
+      tile(thread, begin, task / tiles, first, std::min(size, candidates.samples - first));
+    });
+  }
+}
+
+void ModelHandle::rollout(const Candidates& candidates, float* latents) {
+  const std::lock_guard lock(workers_.mutex);
+  const std::int64_t d = model_->config().latent_dim, a = model_->config().block_dim(), h = candidates.horizon;
+  for_each_tile(
+      candidates, [&](int thread, std::int64_t begin, std::int64_t problem, std::int64_t first, std::int64_t n) {
+        const std::int64_t row = (begin + problem) * candidates.samples + first;
+        rollout_->run_tile(thread, problem, candidates.actions + row * h * a, n, h, true, latents + row * h * d);
+      });
+}
+
+void ModelHandle::cost(const Candidates& candidates, const float* goal, float* cost) {
+  const std::lock_guard lock(workers_.mutex);
+  const std::int64_t d = model_->config().latent_dim, a = model_->config().block_dim(), h = candidates.horizon;
+  for_each_tile(candidates,
+                [&](int thread, std::int64_t begin, std::int64_t problem, std::int64_t first, std::int64_t n) {
+                  const std::int64_t row = (begin + problem) * candidates.samples + first;
+                  float* last = last_.data() + thread * rollout_->tile() * d;
+                  rollout_->run_tile(thread, problem, candidates.actions + row * h * a, n, h, false, last);
+                  model_->kernels().squared_distance(last, d, goal + (begin + problem) * d, n, d, cost + row);
+                });
+}
+
+}  // namespace lewm::python

@@ -1,0 +1,49 @@
+// A model with the threads and workspaces that lewm.Model computes with.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "model/encoder.h"
+#include "model/rollout.h"
+#include "python/bindings.h"
+
+namespace lewm::python {
+
+class ModelHandle {
+ public:
+  ModelHandle(std::shared_ptr<const Model> model, int threads);
+
+  const std::shared_ptr<const Model>& model() const { return model_; }
+  int threads() const { return workers_.pool.threads(); }
+
+  // frames: [n, size, size, 3] uint8 or [n, 3, size, size] float -> latents [n, D]
+  template <class Pixel>
+  void encode(const Pixel* frames, std::int64_t n, float* latents);
+
+  struct Candidates {
+    const float* latents;  // [B, C, D]
+    const float* past;     // [B, C - 1, A] or null
+    const float* actions;  // [B, S, H, A]
+    std::int64_t problems, context, samples, horizon;
+  };
+  // latents: [B, S, H, D]
+  void rollout(const Candidates& candidates, float* latents);
+  // goal: [B, D], cost: [B, S]
+  void cost(const Candidates& candidates, const float* goal, float* cost);
+
+ private:
+  // Calls tile(thread, problem, first candidate, candidates) for every tile of every problem, prepared before.
+  template <class Tile>
+  void for_each_tile(const Candidates& candidates, const Tile& tile);
+  void reserve(std::int64_t problems, std::int64_t horizon);
+
+  std::shared_ptr<const Model> model_;
+  Workers workers_;
+  std::unique_ptr<Encoder> encoder_;
+  std::unique_ptr<Rollout> rollout_;
+  RolloutLimits limits_;
+  std::vector<float> last_;  // [threads, tile, D], the last latents of the tiles under way
+};
+
+}  // namespace lewm::python
