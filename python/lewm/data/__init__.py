@@ -1,9 +1,32 @@
-"""Recorded episodes: writing them, reading windows of them, and collecting them from environments."""
+"""Recorded episodes: writing them, reading windows of them, and collecting them from environments.
+
+Names are imported when first touched: only `TrajectoryDataset` needs torch.
+"""
 
 from __future__ import annotations
 
-from lewm.data.dataset import TrajectoryDataset
-from lewm.data.episode_file import EpisodeFile
-from lewm.data.writer import EpisodeWriter
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["EpisodeFile", "EpisodeWriter", "TrajectoryDataset"]
+if TYPE_CHECKING:
+    from lewm.data.collection import collect
+    from lewm.data.dataset import TrajectoryDataset
+    from lewm.data.episode_file import EpisodeFile
+    from lewm.data.writer import EpisodeWriter
+
+_MODULES = {
+    "EpisodeFile": "lewm.data.episode_file",
+    "EpisodeWriter": "lewm.data.writer",
+    "TrajectoryDataset": "lewm.data.dataset",
+    "collect": "lewm.data.collection",
+}
+
+__all__ = ["EpisodeFile", "EpisodeWriter", "TrajectoryDataset", "collect"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'lewm.data' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value

@@ -195,7 +195,7 @@ class EpisodeFile:
         overlaps = np.flatnonzero((offsets + lengths)[order][:-1] > offsets[order][1:])
         if len(overlaps):
             raise Error(
-                f"{self.path}: ep_len and ep_offset let episodes {order[overlaps[0]]} and {order[overlaps[0] + 1]} overlap"
+                f"{self.path}: episodes {order[overlaps[0]]} and {order[overlaps[0] + 1]} of ep_offset overlap"
             )
         return lengths, offsets
 

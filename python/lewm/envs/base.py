@@ -68,6 +68,8 @@ class GoalEnv(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
     """Longest recorded episode, in environment steps."""
     stops_at_success: ClassVar[bool] = True
     """Whether a recorded episode ends when its goal is reached."""
+    records_in_batches: ClassVar[bool] = False
+    """Whether ``record_episodes`` outruns the handing over of frames between processes; it then runs in one."""
     state_columns: ClassVar[Mapping[str, int]]
     """Columns that a data set keeps of each step besides ``pixels`` and ``action``: name -> width, of floats.
     ``state`` (the full state, width S) must be among them; the others are worth probing."""

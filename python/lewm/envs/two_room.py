@@ -159,14 +159,15 @@ class _Taps:
     pixels."""
 
     def __init__(self, masks: Float32, weights: Float32) -> None:
-        size = len(weights)
         count = int((weights > 0).sum(axis=1).max())
         start = np.minimum((weights > 0).argmax(axis=1), SIZE - count)
-        self._sources = start[:, None] + np.arange(count)  # [size, taps], pixels of the 224 x 224 picture
-        weight = np.take_along_axis(weights, self._sources, axis=1)
+        sources = start[:, None] + np.arange(count)
+        weight = np.take_along_axis(weights, sources, axis=1)
         factors = np.concatenate([masks, np.ones((1, SIZE), dtype=np.float32)])  # [4, 224]
-        self._weights = np.ascontiguousarray((weight * factors[:, self._sources]).transpose(1, 0, 2))
-        self._sources = self._sources.astype(np.float32).reshape(size, count)
+        self._weights = np.ascontiguousarray(
+            (weight * factors[:, sources]).transpose(1, 0, 2)
+        )  # [size, 4, taps]
+        self._sources = sources.astype(np.float32)  # [size, taps], pixels of the 224 x 224 picture
 
     def profiles(self, centers: NDArray[Any], pixels: NDArray[np.intp]) -> Float32:
         """exp(-(p - c)^2 / 2 std^2), scaled to 1 at the pixel nearest to c, times masks, resampled.
@@ -235,6 +236,7 @@ class TwoRoomEnv(GoalEnv):
 
     env_id: ClassVar[str] = "lewm/TwoRoom-v0"
     max_episode_steps: ClassVar[int] = 100
+    records_in_batches: ClassVar[bool] = True
     state_columns: ClassVar[Mapping[str, int]] = {"state": 2}
     policies: ClassVar[Mapping[str, Callable[[], Policy]]] = {
         "noisy-expert": NoisyExpert,
