@@ -1,8 +1,9 @@
 """The image encoder: a pre-LN vision transformer whose CLS token is the image's embedding (DESIGN.md section 3).
 
 Parameters carry the names of the published checkpoints. The arithmetic is theirs too, arranged for training speed:
-uint8 pixels go straight into the patch projection, with the normalisation folded into its weights; query, key and value
-are one matrix product; and the last layer computes its query, output and MLP for the CLS token alone, the only one read.
+uint8 pixels go straight into the patch projection, with the normalisation folded into its weights; query, key and
+value are one matrix product; and the last layer computes its query, output and MLP for the CLS token alone, the only
+one read.
 """
 
 from __future__ import annotations

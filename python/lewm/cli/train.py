@@ -1,0 +1,44 @@
+"""lewm train [SETTINGS.yaml] [key=value ...] [--resume RUN]"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from lewm.training import PRESETS, parse_overrides, train
+
+_EXAMPLES = """examples:
+  lewm train preset=tiny data=two_room.h5 out=runs/two_room
+  lewm train settings.yaml lr=3e-4 model.encoder_depth=6
+  lewm train --resume runs/two_room
+  torchrun --nproc-per-node 2 -m lewm train preset=paper data=push_t.h5 out=runs/push_t
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments to `parser`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EXAMPLES
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="SETTINGS.yaml | key=value",
+        help="a YAML file of settings, and settings over it (docs/training.md lists them)",
+    )
+    parser.add_argument("--preset", choices=PRESETS, help="settings to start from; the same as preset=NAME")
+    parser.add_argument("--resume", metavar="RUN", help="go on with the run in this folder")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains, and prints where the results are."""
+    files = [word for word in args.settings if "=" not in word]
+    if len(files) > 1:
+        raise ValueError(f"settings: expected one YAML file, got {', '.join(files)}")
+    overrides: dict[str, Any] = parse_overrides([word for word in args.settings if "=" in word])
+    preset = overrides.pop("preset", args.preset)
+    result = train(files[0] if files else None, preset=preset, resume=args.resume, **overrides)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{result.steps} steps done: {result.model_file}", file=sys.stderr)
+    return 0

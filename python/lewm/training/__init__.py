@@ -1,0 +1,129 @@
+"""Training: `train`, its settings and what it returns."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lewm.checkpoint import save
+from lewm.errors import Error
+from lewm.nn import LeWM
+from lewm.training.config import PRESETS, TrainConfig, make_config, parse_overrides
+from lewm.training.distributed import Ranks
+from lewm.training.log import read_metrics
+from lewm.training.trainer import LAST_CHECKPOINT, Trainer
+
+__all__ = ["PRESETS", "TrainConfig", "TrainResult", "make_config", "parse_overrides", "read_metrics", "train"]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run.
+
+    Attributes:
+        model: trained, in evaluation mode.
+        folder: of the run. model_file: the deployment file in it (what `lewm.load` opens). metrics_file: its log.
+        steps: optimiser steps done, over all resumptions.
+    """
+
+    model: LeWM
+    folder: Path
+    model_file: Path
+    metrics_file: Path
+    steps: int
+
+
+def train(
+    config: TrainConfig | str | os.PathLike[str] | None = None,
+    *,
+    preset: str | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    **overrides: Any,
+) -> TrainResult:
+    """Trains a world model on recorded episodes.
+
+    The run's folder gets config.yaml, metrics.csv, TensorBoard events, checkpoints/last.pt and best.pt while it trains,
+    and model.safetensors (a deployment file) and published/ (the layout of the published stack) at its end.
+
+    Args:
+        config: settings, or a YAML file of them.
+        preset: "tiny" (two CPU cores, 64x64 images) or "paper"; the settings that a file and the overrides do not name.
+        resume: folder of a run to go on with. Settings come from it; overrides such as `steps` or `workers` may change
+            what does not alter the model. With none, the losses are those of a run that was never interrupted.
+        overrides: settings by name; `model={"patch_size": 8}` for sizes.
+
+    Under torchrun every rank calls this with the same arguments (see docs/training.md).
+
+    Raises:
+        ValueError, TypeError: a setting is unknown, of the wrong type, out of range, or contradicts the data.
+        FileNotFoundError: no such data file, or no checkpoint to resume from.
+        lewm.Error: the loss stopped being finite, a checkpoint is damaged, or the folder holds another run.
+        KeyboardInterrupt: interrupted, after writing a checkpoint.
+    """
+    settings = _settings(config, preset, resume, overrides)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    ranks = Ranks.join(settings.device)
+    try:
+        if resume is None:
+            _require_fresh(settings, ranks)
+        trainer = Trainer(settings, ranks, resume=resume is not None)
+        trainer.fit()
+        return _export(trainer)
+    finally:
+        ranks.leave()
+
+
+def _settings(
+    config: TrainConfig | str | os.PathLike[str] | None,
+    preset: str | None,
+    resume: str | os.PathLike[str] | None,
+    overrides: dict[str, Any],
+) -> TrainConfig:
+    if resume is not None:
+        if config is not None or preset is not None:
+            raise ValueError("resume: expected neither config nor preset beside it: they come from the run")
+        file = Path(resume) / "config.yaml"
+        if not file.is_file():
+            raise FileNotFoundError(f"{resume}: no run to resume: it has no config.yaml")
+        settings = make_config(file, overrides={**overrides, "out": os.fspath(resume)})
+    elif isinstance(config, TrainConfig):
+        if preset is not None:
+            raise ValueError("preset: expected none beside a TrainConfig")
+        settings = make_config(base=config, overrides=overrides)
+    else:
+        settings = make_config(config, preset=preset, overrides=overrides)
+    for name in ("data", "out"):
+        if not getattr(settings, name):
+            raise ValueError(f"{name}: expected a path, got none")
+    return settings
+
+
+def _require_fresh(settings: TrainConfig, ranks: Ranks) -> None:
+    """Refuses a folder that holds a run, or clears its checkpoint when overwriting was asked for."""
+    last = Path(settings.out) / LAST_CHECKPOINT
+    held = last.is_file()
+    ranks.wait()  # every rank has looked before the first one clears
+    if held and not settings.overwrite:
+        raise Error(
+            f"{settings.out}: holds a run already: resume it, set overwrite=true, or choose another out"
+        )
+    if held and ranks.first:
+        last.unlink()
+    ranks.wait()
+
+
+def _export(trainer: Trainer) -> TrainResult:
+    folder = trainer.folder
+    result = TrainResult(
+        trainer.model.eval(), folder, folder / "model.safetensors", folder / "metrics.csv", trainer.step
+    )
+    if trainer.ranks.first:
+        save(trainer.model, result.model_file, provenance=f"lewm train, {trainer.step} steps")
+        save(trainer.model, folder / "published")
+    trainer.ranks.wait()
+    return result

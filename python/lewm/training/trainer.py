@@ -1,0 +1,343 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from lewm.config import LeWMConfig
+from lewm.data import TrajectoryDataset
+from lewm.errors import Error
+from lewm.nn import LeWM
+from lewm.training.checkpoints import read_checkpoint, restore_rng, rng_state, write_checkpoint
+from lewm.training.config import TrainConfig
+from lewm.training.data import WindowOrder, loader
+from lewm.training.diagnostics import latent_diagnostics
+from lewm.training.distributed import Ranks
+from lewm.training.log import Log
+from lewm.training.optim import learning_rate, make_optimizer
+
+__all__ = ["LAST_CHECKPOINT", "Trainer"]
+
+LAST_CHECKPOINT = Path("checkpoints") / "last.pt"
+BEST_CHECKPOINT = Path("checkpoints") / "best.pt"
+
+
+class Trainer:
+    """One run: builds everything from its settings, restores a checkpoint if there is one to go on from, and trains.
+
+    Args:
+        config: settings. resume: go on from the run's last checkpoint. ranks: this process's place.
+    """
+
+    def __init__(self, config: TrainConfig, ranks: Ranks, *, resume: bool = False):
+        self.ranks = ranks
+        self.folder = Path(config.out)
+        if config.batch_size % ranks.world:
+            raise ValueError(
+                f"batch_size: expected a multiple of {ranks.world} ranks, got {config.batch_size}"
+            )
+        self.train_data, self.val_data = _open_data(config)
+        self.config = _with_data_sizes(config, self.train_data)
+        self.order = WindowOrder(len(self.train_data), config.batch_size, config.seed)
+        self.steps = config.steps or max(1, round(config.epochs * self.order.steps_per_epoch))
+        self.step = 0
+        self.seconds = 0.0
+        self.best_val_loss = float("inf")
+        self._bf16 = _use_bf16(config.precision, ranks.device)
+
+        torch.manual_seed(config.seed)
+        self.model = self._make_model()
+        self.optimizer = make_optimizer(self.model.parameters(), config.lr, config.weight_decay)
+        if resume:
+            self._restore(read_checkpoint(self.folder / LAST_CHECKPOINT))
+        else:
+            torch.manual_seed(_rank_seed(config.seed, 0, ranks.rank))
+        self._wrapped = self._wrap()
+
+    # Construction
+
+    def _make_model(self) -> LeWM:
+        config = self.config
+        model = LeWM(
+            config.model,
+            dropout=config.dropout,
+            emb_dropout=config.emb_dropout,
+            attention=config.attention,
+            action_scaling=self.train_data.action_scaling,
+        )
+        return model.to(self.ranks.device)
+
+    def _wrap(self) -> torch.nn.Module:
+        """The model as the loop calls it: compiled and distributed as asked."""
+        if self.config.compile:
+            self.model.encoder.compile()
+            self.model.predictor.compile()
+        if self.ranks.group is None:
+            return self.model
+        self.model.sync_batch_norm(self.ranks.group)
+        devices = [self.ranks.device] if self.ranks.device.type == "cuda" else None
+        return DistributedDataParallel(
+            self.model,
+            device_ids=devices,
+            process_group=self.ranks.group,
+            broadcast_buffers=False,  # the synchronised batch norms keep them equal
+            gradient_as_bucket_view=True,
+        )
+
+    # Training
+
+    def fit(self) -> None:
+        """Trains to the last step. Raises lewm.Error on a loss that is not finite; the last checkpoint is good then.
+
+        SIGINT and SIGTERM end the run after the step in progress, with a checkpoint: KeyboardInterrupt, SystemExit.
+        """
+        config = self.config
+        log = self._open_log()
+        try:
+            with _deferred_signals() as signals:
+                started = time.monotonic() - self.seconds
+                unhealthy = torch.full(
+                    (), -1, device=self.ranks.device
+                )  # the first step whose loss was not finite
+                since, since_step = time.monotonic(), self.step
+                for batch in self._batches():
+                    metrics = self._train_step(batch)
+                    unhealthy = torch.where(
+                        (unhealthy < 0) & ~metrics["loss"].isfinite(), self.step, unhealthy
+                    )
+                    self.step += 1
+                    self.seconds = time.monotonic() - started
+                    if log:
+                        log.advance()
+                    stop = self.ranks.any(signals.received is not None)
+                    last = stop or self.step == self.steps
+                    row: dict[str, float] = {}
+                    if last or self.step % config.log_every == 0:
+                        row = {key: float(value) for key, value in metrics.items()}
+                        rate = (self.step - since_step) / max(1e-9, time.monotonic() - since)
+                        row |= self._progress() | {"steps_per_second": rate}
+                        since, since_step = time.monotonic(), self.step
+                    due = last or self.step % config.checkpoint_every == 0
+                    if row or due:
+                        self._require_finite(int(unhealthy))
+                    if not stop and (self.step % config.val_every == 0 or self.step == self.steps):
+                        row |= self._progress() | self.validate()
+                    if row and log:
+                        log.write(row)
+                    if due or (config.keep_every and self.step % config.keep_every == 0):
+                        self._save(row.get("val_loss"))
+                    if stop:
+                        signals.end()
+        finally:
+            if log:
+                log.close()
+
+    def _train_step(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One optimiser step; returns loss, pred_loss, sigreg_loss, grad_norm and lr as scalars."""
+        config = self.config
+        lr = learning_rate(self.step, self.steps, config.lr, config.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self._wrapped.train()
+        out = self._loss(self._wrapped, batch, seed=_direction_seed(config.seed, self.step))
+        out["loss"].backward()
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return {
+            "loss": out["loss"].detach(),
+            "pred_loss": out["pred_loss"],
+            "sigreg_loss": out["sigreg_loss"],
+            "grad_norm": grad_norm,
+            "lr": torch.tensor(lr),
+        }
+
+    def _loss(self, module: torch.nn.Module, batch: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+        device = self.ranks.device
+        batch = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+        group = self.ranks.group if module.training else None
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):
+            return module(
+                batch,
+                self.config.sigreg_weight,
+                num_proj=self.config.num_proj,
+                knots=self.config.knots,
+                seed=seed,
+                group=group,
+            )
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Losses and collapse diagnostics on held-out episodes, always the same windows; {} off rank 0."""
+        config = self.config
+        if self.val_data is None or not config.val_batches or not self.ranks.first:
+            return {}
+        count = min(len(self.val_data), config.val_batches * config.batch_size)
+        chosen = torch.randperm(len(self.val_data), generator=torch.Generator().manual_seed(config.seed))[
+            :count
+        ]
+        batches = [part.tolist() for part in chosen.split(config.batch_size)]
+        self.model.eval()
+        sums: dict[str, float] = {}
+        latents = []
+        for batch in loader(self.val_data, batches, workers=0, pin=False):
+            out = self._loss(self.model, batch, seed=_direction_seed(config.seed, 0))
+            latents.append(out["latents"].flatten(0, 1))
+            for key in ("loss", "pred_loss", "sigreg_loss"):
+                sums[f"val_{key}"] = (
+                    sums.get(f"val_{key}", 0.0) + float(out[key]) * len(batch["action"]) / count
+                )
+        return sums | latent_diagnostics(torch.cat(latents))
+
+    def _batches(self) -> Iterator[dict[str, Tensor]]:
+        rank, world = self.ranks.rank, self.ranks.world
+        indices = [self.order.batch(step, rank, world) for step in range(self.step, self.steps)]
+        pin = self.ranks.device.type == "cuda"
+        return loader(self.train_data, indices, workers=self.config.workers, pin=pin)
+
+    def _progress(self) -> dict[str, float]:
+        return {"step": self.step, "epoch": self.step / self.order.steps_per_epoch, "seconds": self.seconds}
+
+    def _require_finite(self, unhealthy: int) -> None:
+        if unhealthy < 0:
+            return
+        last = self.folder / LAST_CHECKPOINT
+        kept = f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint was written before"
+        raise Error(
+            f"the loss of step {unhealthy + 1} is not finite; {kept}. A lower lr or precision=fp32 may help."
+        )
+
+    # State
+
+    def _open_log(self) -> Log | None:
+        if not self.ranks.first:
+            return None
+        (self.folder / LAST_CHECKPOINT).parent.mkdir(parents=True, exist_ok=True)
+        self.config.save(self.folder / "config.yaml")
+        config = self.config
+        return Log(
+            self.folder, self.steps, self.step, tensorboard=config.tensorboard, progress=config.progress
+        )
+
+    def _save(self, val_loss: float | None) -> None:
+        """Writes the checkpoints that are due; a collective."""
+        generators = self.ranks.gather(rng_state(self.ranks.device))
+        if not self.ranks.first:
+            return
+        improved = val_loss is not None and val_loss < self.best_val_loss
+        if improved:
+            assert val_loss is not None
+            self.best_val_loss = val_loss
+        content = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "best_val_loss": self.best_val_loss,
+            "config": dataclasses.asdict(self.config),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generators": generators,
+        }
+        write_checkpoint(self.folder / LAST_CHECKPOINT, content)
+        if improved:
+            write_checkpoint(self.folder / BEST_CHECKPOINT, content)
+        if self.config.keep_every and self.step % self.config.keep_every == 0:
+            write_checkpoint(self.folder / "checkpoints" / f"step_{self.step:08d}.pt", content)
+
+    def _restore(self, content: dict[str, Any]) -> None:
+        saved = LeWMConfig.from_dict(content["config"]["model"])
+        if saved != self.config.model:
+            changed = next(
+                f.name
+                for f in dataclasses.fields(saved)
+                if getattr(saved, f.name) != getattr(self.config.model, f.name)
+            )
+            raise ValueError(
+                f"model.{changed}: expected {getattr(saved, changed)} as in the checkpoint, "
+                f"got {getattr(self.config.model, changed)}"
+            )
+        self.step = content["step"]
+        self.seconds = content["seconds"]
+        self.best_val_loss = content["best_val_loss"]
+        self.model.load_state_dict(content["model"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        generators = content["generators"]
+        if len(generators) == self.ranks.world:
+            restore_rng(generators[self.ranks.rank], self.ranks.device)
+        else:  # another number of ranks: fresh generators, so that no two ranks draw the same dropout
+            torch.manual_seed(_rank_seed(self.config.seed, self.step, self.ranks.rank))
+
+
+class _Signals:
+    """The first SIGINT or SIGTERM of a run, kept until the loop can end it."""
+
+    received: int | None = None
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        if self.received is not None:  # the second one does not wait
+            self.end()
+        self.received = number
+
+    def end(self) -> None:
+        if self.received == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _deferred_signals() -> Iterator[_Signals]:
+    """Collects SIGINT and SIGTERM, that they do not interrupt a step. Off the main thread there is nothing to do."""
+    signals = _Signals()
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signals) for number in numbers}
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _open_data(config: TrainConfig) -> tuple[TrajectoryDataset, TrajectoryDataset | None]:
+    """Windows of the training and of the validation episodes."""
+    data = TrajectoryDataset(config.data, config.frames, config.model.frame_skip)
+    return data.split(config.val_fraction, config.seed) if config.val_fraction else (data, None)
+
+
+def _with_data_sizes(config: TrainConfig, data: TrajectoryDataset) -> TrainConfig:
+    if data.image_size != config.model.image_size:
+        raise ValueError(
+            f"model.image_size: expected {data.image_size} as in the data, got {config.model.image_size}"
+        )
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, action_dim=data.action_dim))
+
+
+def _use_bf16(precision: str, device: torch.device) -> bool:
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+
+
+def _rank_seed(seed: int, step: int, rank: int) -> int:
+    """A torch seed that differs between ranks and between places to resume from."""
+    return ((seed * 1_000_003 + step) * 1_000_003 + rank) % 2**63
+
+
+def _direction_seed(seed: int, step: int) -> int:
+    """Of SIGReg's directions: the same on every rank, new at every step."""
+    return (seed * 1_000_003 + step) % 2**62
