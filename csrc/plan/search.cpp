@@ -14,14 +14,34 @@
 namespace lewm {
 namespace {
 
-// A duration predicted from the last ones: follows a rise at once and a fall by halves, so that one slow tile does not
-// decide for long, and none is forgotten at once.
+// A duration predicted from the last ones: the second longest of the last eight, so that a single hiccup of the machine
+// changes nothing and a lasting change is followed.
 class Prediction {
  public:
   double seconds() const { return seconds_; }
-  void observe(double measured) { seconds_ = std::max(measured, 0.5 * (seconds_ + measured)); }
+
+  void observe(double measured) {
+    recent_[count_++ % kRecent] = measured;
+    double longest = 0, second = 0;
+    const int held = std::min(count_, kRecent);
+    for (int i = 0; i < held; ++i) {
+      second = std::max(second, std::min(longest, recent_[i]));
+      longest = std::max(longest, recent_[i]);
+    }
+    seconds_ = held > 1 ? second : longest;
+  }
+
+  // What was predicted did not fit and was not tried: expect less, or it would never be tried again.
+  void relax() {
+    for (double& value : recent_) value *= kRelaxation;
+    seconds_ *= kRelaxation;
+  }
 
  private:
+  static constexpr int kRecent = 8;
+  static constexpr double kRelaxation = 0.7;
+  double recent_[kRecent] = {};
+  int count_ = 0;
   double seconds_ = 0;
 };
 
@@ -49,7 +69,14 @@ struct Search::State {
   Status refused();
 
   bool limited() const { return deadline_at < kNoDeadline; }
-  double reserve() const { return std::max(evaluation.seconds(), tile.seconds() / static_cast<double>(chunk)); }
+  // Seconds to keep for evaluating the means, and for a tile before it; `slowest`: this iteration's tiles so far.
+  double reserve(double tile_seconds) const {
+    return std::max(evaluation.seconds(), tile_seconds / static_cast<double>(chunk));
+  }
+  double expected_tile(double slowest) const {
+    const double tile_seconds = std::max(tile.seconds(), slowest);
+    return tile_seconds + reserve(tile_seconds);
+  }
   void clip(float* actions) const;
 
   float* mean_of(std::int64_t problem) { return mean.data() + problem * elements; }
@@ -191,7 +218,8 @@ Outcome Search::State::iterate(Objective& objective, const PlanRequest& request,
     const std::int64_t first = task / problems * chunk;
     const std::int64_t n = std::min(chunk, samples - first);
     const double began = limited() ? seconds(options.clock) : 0;
-    if (limited() && began + tile.seconds() + reserve() > deadline_at) {
+    double& slowest = slowest_tile[static_cast<std::size_t>(thread)];
+    if (limited() && began + expected_tile(slowest) > deadline_at) {
       outcome.store(Outcome::late, std::memory_order_relaxed);
       return;
     }
@@ -199,12 +227,15 @@ Outcome Search::State::iterate(Objective& objective, const PlanRequest& request,
     if (!objective.evaluate(thread, problem, candidate(problem, first), n, cost_of(problem) + first)) {
       outcome.store(Outcome::refused, std::memory_order_relaxed);
     }
-    if (limited()) {
-      double& slowest = slowest_tile[static_cast<std::size_t>(thread)];
-      slowest = std::max(slowest, seconds(options.clock) - began);
-    }
+    if (limited()) slowest = std::max(slowest, seconds(options.clock) - began);
   });
-  if (limited()) tile.observe(*std::max_element(slowest_tile.begin(), slowest_tile.end()));
+  if (!limited()) return outcome;
+  const double slowest = *std::max_element(slowest_tile.begin(), slowest_tile.end());
+  if (slowest > 0) {
+    tile.observe(slowest);
+  } else {
+    tile.relax();
+  }
   return outcome;
 }
 
@@ -305,7 +336,10 @@ Status Search::State::optimise(Objective& objective, const PlanRequest& request,
   Prediction iteration_time;
   for (completed = 0; completed < options.iterations; ++completed) {
     const double began = limited() ? seconds(options.clock) : 0;
-    if (limited() && began + iteration_time.seconds() + reserve() > deadline_at) return Status::ok;
+    if (limited() && began + iteration_time.seconds() + reserve(tile.seconds()) > deadline_at) {
+      if (completed == 0) evaluation.relax();
+      break;
+    }
     const Outcome outcome = iterate(objective, request, completed);
     if (outcome == Outcome::refused) return refused();
     for (std::int64_t b = 0; completed == 0 && b < request.problems; ++b) {
@@ -313,7 +347,7 @@ Status Search::State::optimise(Objective& objective, const PlanRequest& request,
     }
     if (outcome == Outcome::late) {
       keep_evaluated(request.problems, completed == 0);
-      return Status::ok;
+      break;
     }
     for (std::int64_t b = 0; b < request.problems; ++b) {
       if (!refit(b)) return Status::no_finite_cost;
