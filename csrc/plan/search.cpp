@@ -337,7 +337,10 @@ Status Search::State::optimise(Objective& objective, const PlanRequest& request,
   for (completed = 0; completed < options.iterations; ++completed) {
     const double began = limited() ? seconds(options.clock) : 0;
     if (limited() && began + iteration_time.seconds() + reserve(tile.seconds()) > deadline_at) {
-      if (completed == 0) evaluation.relax();
+      if (completed == 0) {
+        tile.relax();
+        evaluation.relax();
+      }
       break;
     }
     const Outcome outcome = iterate(objective, request, completed);
