@@ -1,0 +1,84 @@
+// What kernel sources may use: CUDA itself, the PTX wrappers, or - in the tests - a CPU that behaves like a GPU.
+//
+// The same .cu files are compiled twice: by nvcc, and by the host compiler with LEWM_CUDA_HOST_RUN, where every thread
+// of a block is a fiber and the wrappers below check what hardware would silently accept. To keep that possible,
+// kernels
+//   - take shared memory from LEWM_SHARED only (dynamic, sized at launch),
+//   - move 16 bytes at once only through load16/store16 and cp_async16,
+//   - use warp collectives and tensor cores only through the functions named here,
+//   - are launched with LEWM_LAUNCH.
+#pragma once
+
+#include <cstdint>
+
+#ifdef LEWM_CUDA_HOST_RUN
+#include "host_cuda.h"
+#else
+#include <cuda_runtime.h>
+
+#include "cuda/ptx.cuh"
+
+// The block's dynamic shared memory, 128-byte aligned.
+#define LEWM_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
+#define LEWM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)
+
+namespace lewm::cuda {
+
+struct alignas(16) Bytes16 {
+  std::uint32_t word[4];
+};
+__device__ __forceinline__ Bytes16 load16(const void* from) { return *static_cast<const Bytes16*>(from); }
+__device__ __forceinline__ void store16(void* to, const Bytes16& value) { *static_cast<Bytes16*>(to) = value; }
+
+__device__ __forceinline__ void sync_block() { __syncthreads(); }
+__device__ __forceinline__ void sync_warp() { __syncwarp(); }
+template <class T>
+__device__ __forceinline__ T shuffle_xor(T value, int lane_mask) {
+  return __shfl_xor_sync(0xffffffffu, value, lane_mask);
+}
+template <class T>
+__device__ __forceinline__ T shuffle(T value, int lane) {
+  return __shfl_sync(0xffffffffu, value, lane);
+}
+__device__ __forceinline__ std::uint32_t ballot(bool vote) { return __ballot_sync(0xffffffffu, vote); }
+
+}  // namespace lewm::cuda
+#endif
+
+#ifdef __CUDACC__
+#define LEWM_UNROLL _Pragma("unroll")
+#else
+#define LEWM_UNROLL
+#endif
+
+namespace lewm::cuda {
+
+constexpr int kWarp = 32;
+
+__device__ __forceinline__ float bf16_to_float(std::uint16_t bits) {
+  return __uint_as_float(std::uint32_t{bits} << 16);
+}
+
+// Round to nearest even; NaN stays NaN.
+__device__ __forceinline__ std::uint16_t float_to_bf16(float value) {
+  const std::uint32_t bits = __float_as_uint(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<std::uint16_t>(bits >> 16 | 0x40u);
+  return static_cast<std::uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+__device__ __forceinline__ std::uint32_t pack_bf16(float low, float high) {
+  return std::uint32_t{float_to_bf16(low)} | std::uint32_t{float_to_bf16(high)} << 16;
+}
+
+// Sums and maxima over a warp, in an order that does not depend on the launch; every lane gets the result.
+__device__ __forceinline__ float warp_sum(float value) {
+  for (int mask = kWarp / 2; mask; mask /= 2) value += shuffle_xor(value, mask);
+  return value;
+}
+__device__ __forceinline__ float warp_max(float value) {
+  for (int mask = kWarp / 2; mask; mask /= 2) value = fmaxf(value, shuffle_xor(value, mask));
+  return value;
+}
+
+}  // namespace lewm::cuda
