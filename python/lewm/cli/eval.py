@@ -1,0 +1,128 @@
+"""``lewm eval``: success rates of a model under the paper's and the strict protocol."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from lewm.envs import environment_class
+from lewm.evaluation import Evaluation, evaluate, format_table, write_report
+
+_PLANNER_OPTIONS = ("samples", "elites", "iterations", "horizon", "method")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``lewm eval``."""
+    parser.add_argument("model", type=Path, help="checkpoint folder or .safetensors")
+    parser.add_argument("data", type=Path, help="HDF5 file of episodes that starts and goals are drawn from")
+    parser.add_argument("--env", help="environment (default: the one that the file names)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("eval"), help="folder for the report (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--episodes",
+        type=int,
+        default=200,
+        help="of the strict protocol; the paper's has 50 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--goal-offset", type=int, default=25, help="steps from start to goal (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--budget",
+        type=int,
+        help="environment steps per episode (default: 50, or 1.5 times a larger goal offset)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="first seed (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds (default: %(default)s)")
+    parser.add_argument("--film", type=int, default=4, help="episodes in the film (default: %(default)s)")
+    add_planner_arguments(parser)
+
+
+def add_planner_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of planning, also those of other commands that evaluate."""
+    group = parser.add_argument_group("planner")
+    group.add_argument("--samples", type=int, default=300, help="candidates (default: %(default)s)")
+    group.add_argument("--elites", type=int, default=30, help="kept of them (default: %(default)s)")
+    group.add_argument("--iterations", type=int, default=30, help="refinements (default: %(default)s)")
+    group.add_argument("--horizon", type=int, default=5, help="blocks looked ahead (default: %(default)s)")
+    group.add_argument("--method", default="cem", help="planner (default: %(default)s)")
+    group.add_argument("--replan-every", type=int, help="blocks executed of a plan (default: the horizon)")
+    group.add_argument(
+        "--context", type=int, default=1, help="frames shown to the model (default: %(default)s)"
+    )
+    group.add_argument(
+        "--precision", default="auto", help="of the model: auto, fp32, bf16, int8 (default: auto)"
+    )
+    group.add_argument("--threads", type=int, help="of the planner (default: all cores)")
+
+
+def planner_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `lewm.Planner` is given of them."""
+    return {name: getattr(args, name) for name in _PLANNER_OPTIONS}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluates, prints the table and writes the report."""
+    if args.seeds < 1:
+        raise ValueError(f"seeds: expected at least 1, got {args.seeds}")
+    with ProgressBars() as bars:
+        result = evaluate(
+            args.model,
+            args.data,
+            env=args.env,
+            episodes=args.episodes,
+            goal_offset=args.goal_offset,
+            budget=args.budget,
+            seeds=range(args.seed, args.seed + args.seeds),
+            replan_every=args.replan_every,
+            context=args.context,
+            precision=args.precision,
+            threads=args.threads,
+            film=args.film,
+            progress=bars,
+            **planner_options(args),
+        )
+    write_evaluation(result, args.out)
+    return 0
+
+
+def write_evaluation(result: Evaluation, folder: Path) -> None:
+    """Prints the table and writes the report of an evaluation."""
+    env = environment_class(result.settings["env"])(image_size=result.settings["image_size"])
+    try:
+        files = write_report(result, env, folder)
+    finally:
+        env.close()
+    print(format_table(result))
+    print("\n".join(map(str, files)))
+
+
+class ProgressBars:
+    """A bar for each label that reports progress."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+        self._label = ""
+
+    def __call__(self, label: str, done: int, total: int) -> None:
+        """``done`` of ``total`` steps of what ``label`` names."""
+        if self._bar is None or label != self._label:
+            self.close()
+            self._bar, self._label = tqdm(total=total, desc=label, unit="step"), label
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """Ends the current bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __enter__(self) -> ProgressBars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

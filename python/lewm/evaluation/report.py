@@ -1,0 +1,131 @@
+"""An evaluation as files: results.json, episodes.csv, pictures of episodes and a film."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lewm.checkpoint.atomic import replace_file
+from lewm.envs import GoalEnv
+from lewm.evaluation.protocols import Evaluation
+from lewm.evaluation.tasks import PROTOCOLS
+
+__all__ = ["format_table", "write_report"]
+
+_PICTURED = 6
+_FILMED_SIDE = 256  # pixels of a frame in the film, about
+
+
+def write_report(evaluation: Evaluation, env: GoalEnv, folder: str | Path) -> list[Path]:
+    """Writes results.json, episodes.csv, episodes.png and, if there are films, episodes.gif; returns their
+    paths.
+
+    Raises:
+        OSError: the folder cannot be written.
+        ImportError: matplotlib or imageio is missing.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [folder / "results.json", folder / "episodes.csv", folder / "episodes.png"]
+    _write(written[0], json.dumps(evaluation.as_dict(), indent=2).encode() + b"\n")
+    _write(written[1], _episodes_csv(evaluation).encode())
+    _write(written[2], _picture(evaluation, env))
+    films = evaluation.seeds[0].outcomes["model"].films if "model" in evaluation.agents else {}
+    if films:
+        written.append(folder / "episodes.gif")
+        _write(written[-1], _film(evaluation, films))
+    return written
+
+
+def format_table(evaluation: Evaluation) -> str:
+    """The rates as a Markdown table, with 95% Wilson intervals."""
+    lines = [
+        "| protocol | " + " | ".join(evaluation.agents) + " |",
+        "|---" * (len(evaluation.agents) + 1) + "|",
+    ]
+    for protocol in PROTOCOLS:
+        cells = [str(evaluation.rate(agent, protocol)) for agent in evaluation.agents]
+        lines.append(f"| {protocol} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with replace_file(path) as file:
+        file.write(data)
+
+
+def _episodes_csv(evaluation: Evaluation) -> str:
+    """A line per seed, agent and task."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["seed", "agent", "episode", "start_step", "paper", "strict", "solved_at_start", "success", "steps"]
+    )
+    for result in evaluation.seeds:
+        tasks = result.tasks
+        for agent, outcome in result.outcomes.items():
+            for row in range(len(tasks)):
+                flags = (tasks.paper[row], tasks.strict[row], tasks.solved[row], outcome.success[row])
+                writer.writerow(
+                    [
+                        result.seed,
+                        agent,
+                        tasks.episodes[row],
+                        tasks.steps[row],
+                        *map(int, flags),
+                        outcome.steps[row],
+                    ]
+                )
+    return text.getvalue()
+
+
+def _picture(evaluation: Evaluation, env: GoalEnv) -> bytes:
+    """Start, goal and end of some episodes, a row each."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    result = evaluation.seeds[0]
+    agent = evaluation.agents[0]
+    outcome = result.outcomes[agent]
+    rows = range(min(_PICTURED, len(result.tasks)))
+    figure = Figure(figsize=(6.0, 2.1 * len(rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(rows), 3, squeeze=False)
+    for row in rows:
+        verdict = f"reached in {outcome.steps[row]} steps" if outcome.success[row] else "not reached"
+        frames = (
+            ("start", env.render_state(result.tasks.starts[row])),
+            ("goal", result.tasks.goal_frames[row]),
+            (verdict, env.render_state(outcome.final_states[row])),
+        )
+        for axis, (title, frame) in zip(axes[row], frames, strict=True):
+            axis.imshow(frame)
+            axis.set_title(title, fontsize=9)
+            axis.set_axis_off()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=110, format="png")
+    return buffer.getvalue()
+
+
+def _film(evaluation: Evaluation, films: dict[int, list[NDArray[np.uint8]]]) -> bytes:
+    """The filmed episodes beside each other, each beneath its goal; a finished one stands still."""
+    import imageio.v3 as imageio
+
+    goals = evaluation.seeds[0].tasks.goal_frames
+    length = max(map(len, films.values()))
+    pictures = []
+    for step in range(length):
+        columns = [
+            np.concatenate([goals[row], frames[min(step, len(frames) - 1)]]) for row, frames in films.items()
+        ]
+        picture = np.concatenate(columns, axis=1)
+        scale = max(1, _FILMED_SIDE // goals.shape[1] // 2)
+        pictures.append(picture.repeat(scale, axis=0).repeat(scale, axis=1))
+    buffer = io.BytesIO()
+    imageio.imwrite(buffer, pictures, extension=".gif", duration=100, loop=0)
+    return buffer.getvalue()
