@@ -1,0 +1,466 @@
+#include "cpu/sigreg.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numbers>
+#include <string>
+#include <vector>
+
+#include "core/arena.h"
+#include "core/error.h"
+#include "cpu/bf16.h"
+#include "cpu/sigreg_kernels.h"
+
+#ifndef LEWM_HAVE_AVX2
+#define LEWM_HAVE_AVX2 0
+#endif
+#ifndef LEWM_HAVE_AVX512
+#define LEWM_HAVE_AVX512 0
+#endif
+
+namespace lewm::cpu {
+namespace {
+
+constexpr std::int64_t kTileColumns = 256;          // directions worked on at once
+constexpr std::int64_t kScratchBytes = 64ll << 20;  // aimed at for the angles and sums of a tile
+constexpr std::int64_t kChunkRows = 4096;           // samples in one partial sum
+constexpr std::int64_t kDescentRows = 48;           // samples whose gradient is one task
+constexpr std::int64_t kNormRows = 1024;            // samples whose lengths are one task
+
+// Angles s_k p are good to about 1e-7 * |z| * t_max radians when p is summed in float; beyond this product, in double.
+constexpr double kWideAbove = 128.0;
+
+const SigregKernels& select(Isa isa) {
+  kernels(isa);  // throws if this machine lacks it
+  switch (isa) {
+#if LEWM_HAVE_AVX2
+    case Isa::avx2:
+      return sigreg_avx2();
+#endif
+#if LEWM_HAVE_AVX512
+    case Isa::avx512:
+    case Isa::amx:
+      return sigreg_avx512();
+#endif
+    default:
+      return sigreg_scalar();
+  }
+}
+
+void require(bool ok, const char* name, const std::string& expected, double got) {
+  if (ok) return;
+  std::string text = std::to_string(got);
+  if (got == std::floor(got) && std::fabs(got) < 1e15) text = std::to_string(static_cast<std::int64_t>(got));
+  throw Error(Status::invalid_argument, std::string(name) + ": expected " + expected + ", got " + text);
+}
+
+void check(const SigregInput& in, std::int64_t least_batch) {
+  constexpr std::int64_t kMost = std::int64_t{1} << 31;
+  const auto in_range = [](const char* name, std::int64_t value, std::int64_t least, std::int64_t most) {
+    require(value >= least && value <= most, name, std::to_string(least) + ".." + std::to_string(most),
+            static_cast<double>(value));
+  };
+  in_range("steps", in.steps, 1, kMost);
+  in_range("batch", in.batch, least_batch, kMost);
+  in_range("dim", in.dim, 1, kMost);
+  in_range("num_proj", in.num_proj, 1, kMost);
+  in_range("knots", in.knots, 2, 1 << 16);
+  require(in.t_max > 0 && std::isfinite(in.t_max), "t_max", "a positive number", in.t_max);
+}
+
+struct Knot {
+  double s, phi, weight;  // weight: of the trapezoid, window included
+};
+
+std::vector<Knot> make_knots(const SigregInput& in) {
+  std::vector<Knot> knots(static_cast<std::size_t>(in.knots));
+  const double delta = in.t_max / static_cast<double>(in.knots - 1);
+  for (std::int64_t k = 0; k < in.knots; ++k) {
+    const double s = delta * static_cast<double>(k);
+    const double phi = std::exp(-0.5 * s * s);
+    const bool end = k == 0 || k == in.knots - 1;
+    knots[static_cast<std::size_t>(k)] = {s, phi, (end ? 1.0 : 2.0) * delta * phi};
+  }
+  return knots;
+}
+
+// The largest squared length of `rows` embeddings; NaN is ignored.
+double largest_square(const SigregInput& in, std::int64_t first, std::int64_t rows) {
+  double largest = 0;
+  for (std::int64_t row = first; row < first + rows; ++row) {
+    constexpr int kLanes = 8;
+    float lanes[kLanes] = {};
+    const std::int64_t begin = row * in.dim, end = begin + in.dim;
+    std::int64_t i = begin;
+    if (in.storage == Store::f32) {
+      const float* z = static_cast<const float*>(in.z);
+      for (; i + kLanes <= end; i += kLanes) {
+        for (int lane = 0; lane < kLanes; ++lane) lanes[lane] += z[i + lane] * z[i + lane];
+      }
+      for (; i < end; ++i) lanes[0] += z[i] * z[i];
+    } else {
+      const std::uint16_t* z = static_cast<const std::uint16_t*>(in.z);
+      for (; i < end; ++i) lanes[0] += float_from_bf16(z[i]) * float_from_bf16(z[i]);
+    }
+    double square = 0;
+    for (float lane : lanes) square += static_cast<double>(lane);
+    if (square > largest) largest = square;
+  }
+  return largest;
+}
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// The sums of one time step along one direction: cos[k * stride], sin[k * stride].
+struct SumsView {
+  const double* cos;
+  const double* sin;
+  std::int64_t stride;
+};
+
+// The statistic T(t, m) over a batch of `total` samples.
+double statistic(SumsView sums, const std::vector<Knot>& knots, double total) {
+  double result = 0;
+  std::int64_t at = 0;
+  for (const Knot& knot : knots) {
+    const double real = sums.cos[at] / total - knot.phi;
+    const double imaginary = sums.sin[at] / total;
+    result += knot.weight * (real * real + imaginary * imaginary);
+    at += sums.stride;
+  }
+  return result * total;
+}
+
+}  // namespace
+
+// One run: over groups of time steps and, within each, tiles of directions. The phases of a tile are parallel inside
+// and meet in between; every array element is written by one task, and partial results are added in a fixed order.
+class Sigreg::Pass {
+ public:
+  Pass(Sigreg& sigreg, const SigregInput& input, bool descends)
+      : in_(input),
+        pool_(sigreg.pool_),
+        kernels_(sigreg.kernels_),
+        knots_(make_knots(input)),
+        descends_(descends),
+        strip_(kernels_.columns) {
+    plan_tiles();
+    arena_ = Arena([this](Arena& arena) { lay_out(arena); });
+    wide_ = needs_double();
+  }
+
+  // out: [T, M, 2, K]
+  void sums(double* out) {
+    for_each_tile([&] {
+      project(true);
+      for_each_strip([&](std::int64_t t, std::int64_t strip) {
+        const std::int64_t columns = valid_columns(strip);
+        for (std::int64_t c = 0; c < columns; ++c) {
+          const SumsView view = own_sums(t, strip, c);
+          double* to = out + ((first_step_ + t) * in_.num_proj + first_column_ + strip * strip_ + c) * 2 * in_.knots;
+          for (std::int64_t k = 0; k < in_.knots; ++k) {
+            to[k] = view.cos[k * view.stride];
+            to[in_.knots + k] = view.sin[k * view.stride];
+          }
+        }
+      });
+    });
+  }
+
+  // Returns the mean statistic; gradient: [T, B, D] or null.
+  double value(float* gradient) {
+    const double batch = static_cast<double>(in_.batch);
+    double total = 0;
+    for_each_tile([&] {
+      project(true);
+      for_each_strip([&](std::int64_t t, std::int64_t strip) {
+        double sum = 0;
+        for (std::int64_t c = 0; c < valid_columns(strip); ++c) {
+          const SumsView view = own_sums(t, strip, c);
+          sum += statistic(view, knots_, batch);
+          if (descends_) set_coefficients(view, batch, 1.0, t, strip, c);
+        }
+        if (descends_) clear_coefficients(t, strip);
+        statistics_[t * tile_strips_ + strip] = sum;
+      });
+      for (std::int64_t i = 0; i < steps_ * tile_strips_; ++i) total += statistics_[i];
+      if (descends_) descend(gradient);
+    });
+    return total / (static_cast<double>(in_.steps) * static_cast<double>(in_.num_proj));
+  }
+
+  // sums: [T, M, 2, K] over `total` samples
+  void gradient(const double* sums, double total, double scale, float* gradient) {
+    for_each_tile([&] {
+      project(false);
+      for_each_strip([&](std::int64_t t, std::int64_t strip) {
+        for (std::int64_t c = 0; c < valid_columns(strip); ++c) {
+          const double* at =
+              sums + ((first_step_ + t) * in_.num_proj + first_column_ + strip * strip_ + c) * 2 * in_.knots;
+          set_coefficients({at, at + in_.knots, 1}, total, scale, t, strip, c);
+        }
+        clear_coefficients(t, strip);
+      });
+      descend(gradient);
+    });
+  }
+
+ private:
+  // Scratch of one time step for a tile of `columns` directions.
+  std::int64_t bytes_per_step(std::int64_t columns) const {
+    const std::int64_t angles = descends_ ? in_.batch * 4 : 0;
+    return columns * (angles + 2 * in_.knots * (chunks_ * 8 + 4));
+  }
+
+  void plan_tiles() {
+    chunks_ = std::max<std::int64_t>(1, ceil_div(in_.batch, kChunkRows));
+    tile_columns_ = std::min(round_up(in_.num_proj, strip_), kTileColumns);
+    while (tile_columns_ > 2 * strip_ && bytes_per_step(tile_columns_) > kScratchBytes) {
+      tile_columns_ = round_up(tile_columns_ / 2, strip_);
+    }
+    group_steps_ = std::clamp<std::int64_t>(kScratchBytes / bytes_per_step(tile_columns_), 1, in_.steps);
+    tile_strips_ = tile_columns_ / strip_;
+    slope_stride_ = tile_columns_ + kSlopePadding;
+    dim_strips_ = ceil_div(in_.dim, strip_);
+  }
+
+  void lay_out(Arena& arena) {
+    const std::int64_t per_sum = 2 * in_.knots * strip_;
+    const std::int64_t strips = group_steps_ * tile_strips_;
+    strips_ = arena.take<float>(tile_strips_ * in_.dim * strip_);
+    sums_ = arena.take<double>(chunks_ * strips * per_sum);
+    statistics_ = arena.take<double>(strips);
+    norms_ = arena.take<double>(ceil_div(in_.steps * in_.batch, kNormRows));
+    if (descends_) {
+      transposed_ = arena.take<float>(dim_strips_ * tile_columns_ * strip_);
+      coefficients_ = arena.take<float>(strips * per_sum);
+      turns_ = arena.take<float>(strips * in_.batch * strip_);
+    }
+    scratch_.resize(static_cast<std::size_t>(pool_.threads()));
+    for (Scratch& own : scratch_) {
+      own.rows = arena.take<double>(kernels_.scratch_rows * in_.dim);
+      own.sums = arena.take<float>(per_sum);
+      own.turns = arena.take<float>(kSigregRows * strip_);
+      own.slope = descends_ ? arena.take<float>(kDescentRows * slope_stride_) : nullptr;
+    }
+  }
+
+  bool needs_double() {
+    const std::int64_t rows = in_.steps * in_.batch;
+    const std::int64_t tasks = ceil_div(rows, kNormRows);
+    pool_.run(tasks, [&](std::int64_t task, int) {
+      const std::int64_t first = task * kNormRows;
+      norms_[task] = largest_square(in_, first, std::min(kNormRows, rows - first));
+    });
+    const double largest = tasks ? *std::max_element(norms_, norms_ + tasks) : 0.0;
+    return std::sqrt(largest) * in_.t_max > kWideAbove;
+  }
+
+  template <class Body>
+  void for_each_tile(const Body& body) {
+    for (first_step_ = 0; first_step_ < in_.steps; first_step_ += group_steps_) {
+      steps_ = std::min(group_steps_, in_.steps - first_step_);
+      for (first_column_ = 0; first_column_ < in_.num_proj; first_column_ += tile_columns_) {
+        load_directions();
+        body();
+      }
+    }
+  }
+
+  // body(t within the group, strip)
+  template <class Body>
+  void for_each_strip(const Body& body) {
+    pool_.run(steps_ * tile_strips_, [&](std::int64_t task, int) { body(task / tile_strips_, task % tile_strips_); });
+  }
+
+  // Directions of a strip that exist; sums of those past M are left out, and their coefficients are zero.
+  std::int64_t valid_columns(std::int64_t strip) const {
+    return std::clamp<std::int64_t>(in_.num_proj - first_column_ - strip * strip_, 0, strip_);
+  }
+
+  void load_directions() {
+    pool_.run(tile_strips_, [&](std::int64_t strip, int) {
+      float* to = strips_ + strip * in_.dim * strip_;
+      const std::int64_t first = first_column_ + strip * strip_, columns = valid_columns(strip);
+      if (in_.directions) {
+        if (columns < strip_) std::fill_n(to, in_.dim * strip_, 0.0f);
+        for (std::int64_t d = 0; d < in_.dim; ++d) {
+          std::copy_n(in_.directions + d * in_.num_proj + first, columns, to + d * strip_);
+        }
+      } else {
+        kernels_.draw(in_.seed, first, in_.dim, to);
+      }
+      if (descends_) transpose(strip);
+    });
+  }
+
+  // transposed_ [D / strip, tile columns, strip]: the same directions as the operand of the gradient's product.
+  void transpose(std::int64_t strip) {
+    const float* from = strips_ + strip * in_.dim * strip_;
+    for (std::int64_t d = 0; d < in_.dim; ++d) {
+      float* to = transposed_ + ((d / strip_) * tile_columns_ + strip * strip_) * strip_ + d % strip_;
+      for (std::int64_t c = 0; c < strip_; ++c) to[c * strip_] = from[d * strip_ + c];
+    }
+  }
+
+  // Angles of every sample along every direction of the tile, kept where the gradient follows, and their sums.
+  void project(bool add_sums) {
+    const std::int64_t per_sum = 2 * in_.knots * strip_;
+    const std::int64_t strips = steps_ * tile_strips_;
+    pool_.run(chunks_ * strips, [&](std::int64_t task, int thread) {
+      const Scratch& own = scratch_[static_cast<std::size_t>(thread)];
+      const std::int64_t chunk = task / strips, t = task % strips / tile_strips_, strip = task % tile_strips_;
+      double* sums = sums_ + task * per_sum;
+      if (add_sums) std::fill_n(sums, per_sum, 0.0);
+      const std::int64_t end = std::min(in_.batch, (chunk + 1) * kChunkRows);
+      for (std::int64_t row = chunk * kChunkRows; row < end; row += kSigregRows) {
+        const std::int64_t rows = std::min(kSigregRows, end - row);
+        float* turns = descends_ ? turns_at(t, strip, row) : own.turns;
+        kernels_.project({embedding(first_step_ + t, row), in_.storage, rows, in_.dim,
+                          strips_ + strip * in_.dim * strip_, turns_per_unit(), wide_, own.rows, turns});
+        if (add_sums) kernels_.add_sums(turns, rows, in_.knots, own.sums, sums);
+      }
+    });
+    if (!add_sums || chunks_ == 1) return;
+    pool_.run(strips, [&](std::int64_t task, int) {
+      double* total = sums_ + task * per_sum;
+      for (std::int64_t chunk = 1; chunk < chunks_; ++chunk) {
+        const double* part = sums_ + (chunk * strips + task) * per_sum;
+        for (std::int64_t i = 0; i < per_sum; ++i) total[i] += part[i];
+      }
+    });
+  }
+
+  // d SIGReg / d p = sum_k by_cos[k] cos(s_k p) + by_sin[k] sin(s_k p), times `scale`
+  void set_coefficients(SumsView sums, double total, double scale, std::int64_t t, std::int64_t strip, std::int64_t c) {
+    float* by_cos = coefficients_at(t, strip) + c;
+    float* by_sin = by_cos + in_.knots * strip_;
+    const double mean = 2.0 * scale / (static_cast<double>(in_.steps) * static_cast<double>(in_.num_proj));
+    for (std::int64_t k = 0; k < in_.knots; ++k) {
+      const Knot& knot = knots_[static_cast<std::size_t>(k)];
+      const double factor = mean * knot.weight * knot.s;
+      by_cos[k * strip_] = static_cast<float>(factor * sums.sin[k * sums.stride] / total);
+      by_sin[k * strip_] = static_cast<float>(factor * (knot.phi - sums.cos[k * sums.stride] / total));
+    }
+  }
+
+  // Those of directions past M.
+  void clear_coefficients(std::int64_t t, std::int64_t strip) {
+    const std::int64_t columns = valid_columns(strip);
+    float* at = coefficients_at(t, strip);
+    for (std::int64_t i = 0; i < 2 * in_.knots; ++i) std::fill(at + i * strip_ + columns, at + (i + 1) * strip_, 0.0f);
+  }
+
+  // Adds the tile's part of the gradient; the first tile overwrites.
+  void descend(float* gradient) {
+    const std::int64_t blocks = ceil_div(in_.batch, kDescentRows);
+    const std::int64_t columns = std::min(tile_columns_, round_up(in_.num_proj - first_column_, strip_));
+    pool_.run(steps_ * blocks, [&](std::int64_t task, int thread) {
+      float* slope = scratch_[static_cast<std::size_t>(thread)].slope;
+      const std::int64_t t = task / blocks, row = task % blocks * kDescentRows;
+      const std::int64_t rows = std::min(kDescentRows, in_.batch - row);
+      for (std::int64_t strip = 0; strip < columns / strip_; ++strip) {
+        kernels_.slope(turns_at(t, strip, row), rows, in_.knots, coefficients_at(t, strip), slope + strip * strip_,
+                       slope_stride_);
+      }
+      float* out = gradient + ((first_step_ + t) * in_.batch + row) * in_.dim;
+      for (std::int64_t strip = 0; strip < dim_strips_; ++strip) {
+        const std::int64_t d = strip * strip_;
+        kernels_.multiply({slope, slope_stride_, rows, columns, transposed_ + strip * tile_columns_ * strip_,
+                           std::min(strip_, in_.dim - d), first_column_ > 0, out + d, in_.dim});
+      }
+    });
+  }
+
+  const void* embedding(std::int64_t step, std::int64_t row) const {
+    const std::int64_t size = in_.storage == Store::f32 ? 4 : 2;
+    return static_cast<const char*>(in_.z) + (step * in_.batch + row) * in_.dim * size;
+  }
+  double turns_per_unit() const { return in_.t_max / static_cast<double>(in_.knots - 1) / (2 * std::numbers::pi); }
+  float* turns_at(std::int64_t t, std::int64_t strip, std::int64_t row) const {
+    return turns_ + ((t * tile_strips_ + strip) * in_.batch + row) * strip_;
+  }
+  float* coefficients_at(std::int64_t t, std::int64_t strip) const {
+    return coefficients_ + (t * tile_strips_ + strip) * 2 * in_.knots * strip_;
+  }
+  SumsView own_sums(std::int64_t t, std::int64_t strip, std::int64_t c) const {
+    const double* at = sums_ + (t * tile_strips_ + strip) * 2 * in_.knots * strip_ + c;
+    return {at, at + in_.knots * strip_, strip_};
+  }
+
+  // One thread's own.
+  struct Scratch {
+    double* rows;  // what SigregProjection::scratch asks for
+    float* sums;   // [2, K, strip]
+    float* turns;  // [kSigregRows, strip], where no gradient follows
+    float* slope;  // [kDescentRows, slope_stride_]
+  };
+  static constexpr std::int64_t kSlopePadding = 16;  // rows a power of two apart would share cache sets
+
+  const SigregInput& in_;
+  ThreadPool& pool_;
+  const SigregKernels& kernels_;
+  const std::vector<Knot> knots_;
+  const bool descends_;
+  const std::int64_t strip_;  // directions of a strip
+  bool wide_ = false;
+  std::int64_t tile_columns_ = 0, tile_strips_ = 0, group_steps_ = 0, chunks_ = 0, dim_strips_ = 0, slope_stride_ = 0;
+  std::int64_t first_step_ = 0, steps_ = 0, first_column_ = 0;  // of the tile being worked on
+
+  Arena arena_;
+  float* strips_ = nullptr;        // [tile strips, D, strip]
+  float* transposed_ = nullptr;    // [D / strip, tile columns, strip]
+  float* turns_ = nullptr;         // [group, tile strips, B, strip]
+  double* sums_ = nullptr;         // [chunks, group, tile strips, 2, K, strip]
+  float* coefficients_ = nullptr;  // [group, tile strips, 2, K, strip]
+  double* statistics_ = nullptr;   // [group, tile strips]
+  double* norms_ = nullptr;        // [T * B / kNormRows]
+  std::vector<Scratch> scratch_;
+};
+
+Sigreg::Sigreg(Isa isa, int threads) : pool_(threads), kernels_(select(isa)) {}
+
+double Sigreg::value(const SigregInput& input, float* gradient) {
+  check(input, 1);
+  return Pass(*this, input, gradient != nullptr).value(gradient);
+}
+
+void Sigreg::sums(const SigregInput& input, double* sums) {
+  check(input, 0);
+  Pass(*this, input, false).sums(sums);
+}
+
+void Sigreg::gradient(const SigregInput& input, const double* sums, double total, double scale, float* gradient) {
+  check(input, 0);
+  require(total >= 1, "total", "at least one sample", total);
+  Pass(*this, input, true).gradient(sums, total, scale, gradient);
+}
+
+double sigreg_statistic(const double* sums, const SigregInput& input, double total) {
+  check(input, 0);
+  require(total >= 1, "total", "at least one sample", total);
+  const std::vector<Knot> knots = make_knots(input);
+  const std::int64_t count = input.steps * input.num_proj;
+  double result = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const double* at = sums + i * 2 * input.knots;
+    result += statistic({at, at + input.knots, 1}, knots, total);
+  }
+  return result / static_cast<double>(count);
+}
+
+void sigreg_directions(std::uint64_t seed, std::int64_t dim, std::int64_t num_proj, float* out) {
+  const SigregKernels& kernels = sigreg_scalar();
+  std::vector<float> strip(static_cast<std::size_t>(dim * kernels.columns));
+  for (std::int64_t first = 0; first < num_proj; first += kernels.columns) {
+    kernels.draw(seed, first, dim, strip.data());
+    const std::int64_t columns = std::min(kernels.columns, num_proj - first);
+    for (std::int64_t d = 0; d < dim; ++d) {
+      std::copy_n(strip.data() + d * kernels.columns, columns, out + d * num_proj + first);
+    }
+  }
+}
+
+}  // namespace lewm::cpu
