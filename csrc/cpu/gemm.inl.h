@@ -1,0 +1,94 @@
+// GEMM with register tiles, for every instruction set and precision whose dot product reads 32-bit words of the row
+// (one float, two bf16, four bytes) against a vector of such words of the weights. Include after epilogue.inl.h.
+//
+// The weights lie in panels of kTileColumns columns, [n / columns][words][columns] words. A panel stays in the cache
+// while all rows pass it, a tile of rows at a time; the whole of K is summed in registers, in order, so a row's result
+// does not depend on its neighbours.
+#pragma once
+
+namespace lewm::cpu::LEWM_SIMD {
+
+// product: [R, kTileColumns] (row stride in words) <- init + R rows of a (row stride in bytes) times one panel.
+template <class Dot, int R>
+static void multiply(const char* a, std::int64_t stride, const char* panel, std::int64_t words, const void* init,
+                     std::uint32_t* product, std::int64_t product_stride) {
+  using Vector = typename Dot::Vector;
+  Vector sum[R][kTileVectors];
+  for (int v = 0; v < kTileVectors; ++v) {
+    const Vector start = Dot::load(static_cast<const char*>(init) + v * kLanes * 4);
+    for (int r = 0; r < R; ++r) sum[r][v] = start;
+  }
+  // Every third row has a pointer, the other two are reached by the stride: what the address modes and registers allow.
+  constexpr int kBases = (R + 2) / 3;
+  const char* base[kBases];
+  for (int i = 0; i < kBases; ++i) base[i] = a + 3 * i * stride;
+  for (std::int64_t k = 0; k < words; ++k) {
+    Vector weights[kTileVectors];
+    for (int v = 0; v < kTileVectors; ++v) weights[v] = Dot::load(panel + v * kLanes * 4);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const Vector x = Dot::broadcast(base[r / 3] + (r % 3) * stride);
+      for (int v = 0; v < kTileVectors; ++v) sum[r][v] = Dot::dot(sum[r][v], x, weights[v]);
+    }
+    panel += kTileColumns * 4;
+#pragma GCC unroll 16
+    for (int i = 0; i < kBases; ++i) {
+      base[i] += 4;
+      asm volatile("" : "+r"(base[i]));  // keeps the compiler from giving each row a pointer of its own
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < kTileVectors; ++v) Dot::store(product + r * product_stride + v * kLanes, sum[r][v]);
+  }
+}
+
+using Multiply = void (*)(const char*, std::int64_t, const char*, std::int64_t, const void*, std::uint32_t*,
+                          std::int64_t);
+
+// multiply<Dot, rows>, 1 <= rows <= R.
+template <class Dot, int R = kTileRows>
+static Multiply select_multiply(std::int64_t rows) {
+  if constexpr (R == 1) {
+    return multiply<Dot, 1>;
+  } else {
+    return rows == R ? multiply<Dot, R> : select_multiply<Dot, R - 1>(rows);
+  }
+}
+
+template <class Dot>
+static void run(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& epilogue, void* y,
+                std::int64_t y_stride) {
+  if (rows == 0) return;
+  alignas(64) std::uint32_t tile[kTileRows * kTileColumns];
+  const Finish finish_tile = select_finish<Dot::kPrecision>(epilogue);
+  const std::int64_t words = padded_k<Dot::kPrecision>(w.k) / Dot::kGroup;
+  const std::int64_t stride = x.stride * 4 / Dot::kGroup;  // bytes
+  const std::int64_t tiles = (rows + kTileRows - 1) / kTileRows;
+  // Tiles of (nearly) equal height: a last one of few rows would leave most of the multipliers waiting.
+  const std::int64_t height = rows / tiles, taller = rows % tiles;
+  const Multiply multiply_tall = select_multiply<Dot>(taller ? height + 1 : height);
+  const Multiply multiply_rest = select_multiply<Dot>(height);
+  for (std::int64_t column = 0; column < w.n; column += kTileColumns) {
+    const char* panel = static_cast<const char*>(w.data) + column * words * 4;
+    const std::int64_t columns = w.n - column < kTileColumns ? w.n - column : kTileColumns;
+    const void* init = Dot::kPrecision == Precision::int8 ? static_cast<const void*>(w.sum + column) : w.bias + column;
+    std::int64_t row = 0;
+    for (std::int64_t t = 0; t < tiles; ++t) {
+      const std::int64_t count = t < taller ? height + 1 : height;
+      const char* a = static_cast<const char*>(x.data) + row * stride;
+      (t < taller ? multiply_tall : multiply_rest)(a, stride, panel, words, init, tile, kTileColumns);
+      finish_tile(tile, kTileColumns, {row, count, column, columns}, x.scale, w, epilogue, y, y_stride);
+      row += count;
+    }
+  }
+}
+
+// The table entry; T is the element type of packed weights.
+template <class Dot, class T>
+static constexpr Gemm make_gemm() {
+  constexpr Precision P = Dot::kPrecision;
+  return {padded_k_of<P>, padded_n, packed_bytes<P>, pack<P, T>, convert<P>, run<Dot>};
+}
+
+}  // namespace lewm::cpu::LEWM_SIMD

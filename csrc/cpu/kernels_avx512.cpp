@@ -1,0 +1,32 @@
+// The AVX-512 tier. fp32 needs F, BW, DQ and VL; bf16 needs BF16 too, int8 VNNI (isa.cpp leaves out what is missing).
+// The order matters: each builds on those before it.
+// clang-format off
+#include "cpu/vec_avx512.h"
+#include "cpu/math.inl.h"
+#include "cpu/rows.inl.h"
+#include "cpu/pack.inl.h"
+#include "cpu/epilogue.inl.h"
+#include "cpu/dot_avx512.h"
+#include "cpu/gemm.inl.h"
+#include "cpu/norm.inl.h"
+#include "cpu/attention.inl.h"
+#include "cpu/tables.h"
+// clang-format on
+
+namespace lewm::cpu {
+
+const Kernels& avx512_kernels() {
+  using namespace avx512;
+  static constexpr Kernels kTable = {
+      "avx512",
+      {make_gemm<DotF32, float>(), make_gemm<DotBf16, std::uint16_t>(), make_gemm<DotInt8, std::int8_t>()},
+      layer_norm,
+      ada_ln,
+      window_attention,
+      full_attention_scratch,
+      full_attention,
+      squared_distance};
+  return kTable;
+}
+
+}  // namespace lewm::cpu

@@ -1,0 +1,66 @@
+// Rows of floats -> GEMM input. Include after math.inl.h.
+#pragma once
+
+#include "cpu/kernels.h"
+
+namespace lewm::cpu::LEWM_SIMD {
+
+// Rows end on a multiple of 64 bytes (fp32: of an element), which is what one tile register holds of a row.
+template <Precision P>
+LEWM_INLINE std::int64_t padded_k(std::int64_t k) {
+  constexpr std::int64_t kElements = P == Precision::fp32 ? 1 : P == Precision::bf16 ? 32 : 64;
+  return (k + kElements - 1) / kElements * kElements;
+}
+
+// max|x| / 127 of a row, with the exceptions that kernels.h names.
+LEWM_INLINE float int8_scale(const float* x, std::int64_t k) {
+  I bits = zero_i();
+  std::int64_t i = 0;
+  for (; i + kLanes <= k; i += kLanes) bits = max_i(bits, magnitude_bits(load(x + i)));
+  if (i < k) bits = max_i(bits, magnitude_bits(load_n(x + i, k - i)));
+  const std::int32_t top = largest_i(bits);
+  constexpr std::int32_t kInfinity = 0x7f800000, kQuietNaN = 0x7fc00000;
+  float value;
+  __builtin_memcpy(&value, top >= kInfinity ? &kQuietNaN : &top, sizeof value);
+  return value < kInt8Tiny ? 1.0f : value * (1.0f / 127.0f);
+}
+
+LEWM_INLINE void write_row_int8(const float* x, std::int64_t k, std::uint8_t* row, float* scale) {
+  *scale = int8_scale(x, k);
+  const F inverse = set(1.0f / *scale);
+  // Adding 1.5 * 2^23 rounds to an integer (to nearest even) and leaves it in the low bits.
+  const F shift = set(12582912.0f + kInt8Zero);
+  std::int64_t i = 0;
+  for (; i + kLanes <= k; i += kLanes) store_low_bytes(row + i, fma(load(x + i), inverse, shift));
+  for (; i < padded_k<Precision::int8>(k); i += kLanes) {
+    store_low_bytes(row + i, fma(load_n(x + i, k - i), inverse, shift));
+  }
+}
+
+LEWM_INLINE void write_row_bf16(const float* x, std::int64_t k, std::uint16_t* row) {
+  std::int64_t i = 0;
+  for (; i + kLanes <= k; i += kLanes) store_bf16(row + i, load(x + i));
+  for (; i < padded_k<Precision::bf16>(k); i += kLanes) store_bf16(row + i, load_n(x + i, k - i));
+}
+
+LEWM_INLINE void write_row_f32(const float* x, std::int64_t k, float* row) {
+  std::int64_t i = 0;
+  for (; i + kLanes <= k; i += kLanes) store(row + i, load(x + i));
+  if (i < k) store_n(row + i, load_n(x + i, k - i), k - i);
+}
+
+// Row r of `out` <- x[0..k), padding included.
+template <Precision P>
+LEWM_INLINE void write_row(const float* x, std::int64_t k, Rows out, std::int64_t r) {
+  const std::int64_t first = r * out.stride;
+  if constexpr (P == Precision::fp32) write_row_f32(x, k, static_cast<float*>(out.data) + first);
+  if constexpr (P == Precision::bf16) write_row_bf16(x, k, static_cast<std::uint16_t*>(out.data) + first);
+  if constexpr (P == Precision::int8) write_row_int8(x, k, static_cast<std::uint8_t*>(out.data) + first, out.scale + r);
+}
+
+template <Precision P>
+static void convert(const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t k, Rows out) {
+  for (std::int64_t r = 0; r < rows; ++r) write_row<P>(x + r * x_stride, k, out, r);
+}
+
+}  // namespace lewm::cpu::LEWM_SIMD

@@ -1,0 +1,93 @@
+// AVX-512 (F, BW, DQ, VL) behind the names that the shared kernels (*.inl.h) use.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+// gcc 12 takes the undefined values inside its own reductions for a mistake.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+
+#define LEWM_SIMD avx512
+#define LEWM_INLINE static inline __attribute__((always_inline))
+#define LEWM_METHOD inline __attribute__((always_inline))
+
+namespace lewm::cpu::avx512 {
+
+using F = __m512;   // kLanes floats
+using I = __m512i;  // kLanes 32-bit integers
+constexpr int kLanes = 16;
+
+// GEMM register tile: kTileRows x (kTileVectors * kLanes) accumulators; with the weights and a broadcast in 32
+// registers.
+constexpr int kTileRows = 12;
+constexpr int kTileVectors = 2;
+
+LEWM_INLINE __mmask16 first_lanes(std::int64_t n) {
+  return static_cast<__mmask16>(n >= kLanes ? 0xffffu : n <= 0 ? 0u : (1u << n) - 1u);
+}
+
+LEWM_INLINE F zero() { return _mm512_setzero_ps(); }
+LEWM_INLINE F set(float x) { return _mm512_set1_ps(x); }
+LEWM_INLINE F add(F a, F b) { return _mm512_add_ps(a, b); }
+LEWM_INLINE F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+LEWM_INLINE F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+LEWM_INLINE F div(F a, F b) { return _mm512_div_ps(a, b); }
+LEWM_INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }    // a * b + c
+LEWM_INLINE F fnma(F a, F b, F c) { return _mm512_fnmadd_ps(a, b, c); }  // c - a * b
+LEWM_INLINE F max(F a, F b) { return _mm512_max_ps(a, b); }              // b where either is NaN
+LEWM_INLINE F min(F a, F b) { return _mm512_min_ps(a, b); }              // b where either is NaN
+// x brought into [-bound, bound]; what becomes of a NaN is unspecified.
+LEWM_INLINE F clamp_magnitude(F x, float bound) {
+  constexpr int kSmallerMagnitudeSignOfFirst = 0b0010;
+  return _mm512_range_ps(x, set(bound), kSmallerMagnitudeSignOfFirst);
+}
+LEWM_INLINE F round_nearest(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+LEWM_INLINE F scale_by_power_of_two(F x, F n) { return _mm512_scalef_ps(x, n); }  // x * 2^n, n integral
+LEWM_INLINE float sum(F x) { return _mm512_reduce_add_ps(x); }
+LEWM_INLINE float largest(F x) { return _mm512_reduce_max_ps(x); }
+
+LEWM_INLINE F load(const float* p) { return _mm512_loadu_ps(p); }
+LEWM_INLINE void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+// The first n lanes (none if n <= 0); the others read as zero and are not written.
+LEWM_INLINE F load_n(const float* p, std::int64_t n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
+LEWM_INLINE void store_n(float* p, F x, std::int64_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), x); }
+LEWM_INLINE F keep_n(F x, std::int64_t n) { return _mm512_maskz_mov_ps(first_lanes(n), x); }
+
+LEWM_INLINE F widen_bf16(__m256i bits) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+LEWM_INLINE F load_bf16(const std::uint16_t* p) {
+  return widen_bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+LEWM_INLINE F load_bf16_n(const std::uint16_t* p, std::int64_t n) {
+  return widen_bf16(_mm256_maskz_loadu_epi16(first_lanes(n), p));
+}
+LEWM_INLINE void store_bf16(std::uint16_t* p, F x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh(x));
+}
+LEWM_INLINE void store_bf16_n(std::uint16_t* p, F x, std::int64_t n) {
+  _mm256_mask_storeu_epi16(p, first_lanes(n), (__m256i)_mm512_cvtneps_pbh(x));
+}
+
+// Integers.
+LEWM_INLINE I load_i(const void* p) { return _mm512_loadu_si512(p); }
+LEWM_INLINE void store_i(void* p, I x) { _mm512_storeu_si512(p, x); }
+LEWM_INLINE I broadcast_word(const void* p) {
+  std::int32_t word;
+  __builtin_memcpy(&word, p, sizeof word);
+  return _mm512_set1_epi32(word);
+}
+LEWM_INLINE F to_float(I x) { return _mm512_cvtepi32_ps(x); }
+// The bits of |x| as an integer: ordered like |x|, with NaN above infinity.
+LEWM_INLINE I magnitude_bits(F x) { return _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff)); }
+LEWM_INLINE I max_i(I a, I b) { return _mm512_max_epi32(a, b); }
+LEWM_INLINE I zero_i() { return _mm512_setzero_si512(); }
+LEWM_INLINE std::int32_t largest_i(I x) { return _mm512_reduce_max_epi32(x); }
+// The low byte of each lane's bits.
+LEWM_INLINE void store_low_bytes(std::uint8_t* p, F x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_castps_si512(x)));
+}
+
+}  // namespace lewm::cpu::avx512
