@@ -62,7 +62,7 @@ class Arena {
 
  private:
   void* take_bytes(std::size_t count, std::size_t size) {
-    constexpr std::size_t kMost = std::numeric_limits<std::size_t>::max() / 4;
+    constexpr std::size_t kMost = std::numeric_limits<std::size_t>::max() / 2 + 1;  // more than any block
     const std::size_t bytes = count > kMost / size ? kMost : (count * size + kAlignment - 1) / kAlignment * kAlignment;
     const std::size_t offset = used_;
     used_ = bytes > kMost - offset ? kMost : offset + bytes;

@@ -35,6 +35,15 @@ class Generator {
 // Named float tensors in memory.
 class Tensors : public lewm::TensorSource {
  public:
+  Tensors() = default;
+  Tensors(const Tensors& other) : entries_(other.entries_) {
+    for (auto& [name, entry] : entries_) entry.view.data = entry.values.data();
+  }
+  Tensors(Tensors&&) = default;
+  Tensors& operator=(Tensors other) {
+    entries_.swap(other.entries_);
+    return *this;
+  }
   std::vector<float>& add(const std::string& name, const std::vector<std::int64_t>& shape) {
     std::size_t count = 1;
     for (std::int64_t size : shape) count *= static_cast<std::size_t>(size);
