@@ -1,0 +1,132 @@
+"""The compiled core. Private: use lewm.load, lewm.Planner and lewm.Controller.
+
+Arrays are C-contiguous and on the CPU; those named ``out`` are filled. Shapes: see csrc/python.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Floats = NDArray[np.float32]
+_Bytes = NDArray[np.uint8]
+
+version: str
+
+def isas_built() -> list[str]: ...
+def isas_available() -> list[str]: ...
+def active_isa() -> str: ...
+def precisions(isa: str) -> list[str]: ...
+def available_threads() -> int: ...
+def normals(seed: int, plan: int, iteration: int, problem: int, out: _Floats) -> None: ...
+def resize(frame: _Bytes, out: _Bytes, fit: int) -> None: ...
+
+class Model:
+    @staticmethod
+    def create(
+        config: str,
+        tensors: Mapping[str, NDArray[Any]],
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        action_mean: Sequence[float],
+        action_std: Sequence[float],
+        precision: str,
+        threads: int,
+        isa: str = "",
+    ) -> Model: ...
+    @staticmethod
+    def open(path: str, precision: str, threads: int, isa: str = "") -> Model: ...
+    @overload
+    def encode(self, frames: _Bytes, out: _Floats) -> None: ...
+    @overload
+    def encode(self, frames: _Floats, out: _Floats) -> None: ...
+    def rollout(self, latents: _Floats, actions: _Floats, past: _Floats | None, out: _Floats) -> None: ...
+    def cost(
+        self, latents: _Floats, goal: _Floats, actions: _Floats, past: _Floats | None, out: _Floats
+    ) -> None: ...
+    @property
+    def config(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def isa(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def weight_bytes(self) -> int: ...
+    @property
+    def pixel_scaling(self) -> tuple[list[float], list[float]]: ...
+    @property
+    def action_scaling(self) -> tuple[list[float], list[float]]: ...
+
+class Request:
+    def __init__(
+        self,
+        past: _Floats | None,
+        warm_start: _Floats | None,
+        problem_ids: NDArray[np.uint32] | None,
+        plan_index: int,
+        deadline: float,
+    ) -> None: ...
+
+class Result:
+    def __init__(
+        self,
+        actions: _Floats,
+        cost: _Floats,
+        elite_cost: _Floats,
+        std: _Floats,
+        elites: NDArray[np.int32] | None,
+    ) -> None: ...
+
+class Planner:
+    @staticmethod
+    def create(
+        model: Model,
+        method: str,
+        options: Mapping[str, Any],
+        cost: Callable[[_Floats, _Floats, _Floats], _Floats] | None,
+        threads: int,
+    ) -> Planner: ...
+    def plan_latents(
+        self, latents: _Floats, goal: _Floats, request: Request, out: Result
+    ) -> tuple[int, float]: ...
+    @overload
+    def plan_frames(
+        self, frame: _Bytes, goal: _Bytes, request: Request, out: Result
+    ) -> tuple[int, float]: ...
+    @overload
+    def plan_frames(
+        self, frame: _Floats, goal: _Floats, request: Request, out: Result
+    ) -> tuple[int, float]: ...
+    def evaluate(
+        self, latents: _Floats, goal: _Floats, actions: _Floats, request: Request, out: _Floats
+    ) -> None: ...
+    @property
+    def options(self) -> dict[str, Any]: ...
+    @property
+    def threads(self) -> int: ...
+
+class Controller:
+    @staticmethod
+    def create(
+        planner: Planner,
+        replan_every: int,
+        context: int,
+        warm_start: bool,
+        deadline: float,
+        low: Sequence[float],
+        high: Sequence[float],
+    ) -> Controller: ...
+    def reset(self) -> None: ...
+    def set_goal(self, goal: _Bytes) -> None: ...
+    def set_goal_latent(self, goal: _Floats) -> None: ...
+    def act(self, frame: _Bytes | None, out: _Floats) -> None: ...
+    def current(self, out: _Floats) -> tuple[float, int, float] | None: ...
+    @property
+    def needs_frame(self) -> bool: ...
+    @property
+    def needs_plan(self) -> bool: ...
+    @property
+    def plans(self) -> int: ...

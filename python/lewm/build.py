@@ -1,0 +1,95 @@
+"""What this installation and machine can do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lewm._version import __version__
+from lewm.errors import Error
+
+__all__ = ["build_info", "choose_device", "choose_precision", "cmake_dir", "get_include"]
+
+PRECISIONS = ("fp32", "bf16", "int8")
+
+
+def build_info() -> dict[str, Any]:
+    """Facts about the compiled core and this machine, as ``lewm doctor`` prints them.
+
+    Returns a dict: ``version``; ``isas_built``, ``isas_available`` (lists of instruction-set names), ``isa`` (the one
+    in use); ``threads`` (cores available to this process); ``precisions`` (of the instruction set in use),
+    ``precision`` (what ``precision="auto"`` means here) and ``precision_reason``; ``cuda`` (whether the CUDA backend
+    is installed).
+    """
+    from lewm import _core
+
+    precision, reason = choose_precision("auto")
+    return {
+        "version": __version__,
+        "isas_built": _core.isas_built(),
+        "isas_available": _core.isas_available(),
+        "isa": _core.active_isa(),
+        "threads": _core.available_threads(),
+        "precisions": _core.precisions(_core.active_isa()),
+        "precision": precision,
+        "precision_reason": reason,
+        "cuda": False,
+    }
+
+
+def choose_precision(precision: str, isa: str = "") -> tuple[str, str]:
+    """The precision that a request means for an instruction set ("": the active one), and why.
+
+    "auto" is the fastest whose predicted latents keep a cosine of 0.999 to fp32 without calibration: bf16 where the
+    CPU has bf16 dot products, else fp32. int8 is used on request only.
+
+    Raises:
+        ValueError: no such precision.
+    """
+    from lewm import _core
+
+    if precision in PRECISIONS:
+        return precision, "requested"
+    if precision != "auto":
+        raise ValueError(f"precision: expected auto, {', '.join(PRECISIONS)}, got {precision!r}")
+    isa = isa or _core.active_isa()
+    if isa in ("avx512", "amx") and "bf16" in _core.precisions(isa):
+        return "bf16", f"{isa} has bf16 dot products here, and bf16 keeps latents within cosine 0.999 of fp32"
+    return "fp32", f"{isa} has no bf16 dot products here"
+
+
+def choose_device(device: str) -> None:
+    """Raises ValueError for an unknown device, lewm.Error for one that this installation cannot use."""
+    if device == "cuda":
+        raise Error(
+            "device: 'cuda' needs the CUDA backend, which this installation does not have; use device='cpu'"
+        )
+    if device != "cpu":
+        raise ValueError(f"device: expected 'cpu' or 'cuda', got {device!r}")
+
+
+def get_include() -> str:
+    """The folder to put on a C or C++ compiler's include path for ``<lewm/lewm.h>`` and ``<lewm/lewm.hpp>``.
+
+    Raises:
+        lewm.Error: this installation has no headers (lewm was imported from its source tree).
+    """
+    return str(_installed("include", "lewm/lewm.h"))
+
+
+def cmake_dir() -> str:
+    """The folder of ``lewmConfig.cmake``, for ``cmake -Dlewm_DIR=...``.
+
+    Raises:
+        lewm.Error: this installation has no CMake package (lewm was imported from its source tree).
+    """
+    return str(_installed("lib/cmake/lewm", "lewmConfig.cmake"))
+
+
+def _installed(folder: str, file: str) -> Path:
+    """A folder inside the installed package that holds ``file``."""
+    root = Path(__file__).resolve().parent
+    for candidate in (root / folder, root / folder.replace("lib/", "lib64/")):
+        if (candidate / file).is_file():
+            return candidate
+    raise Error(f"{file} is not in {root}: install lewm (pip install .) instead of importing its source tree")

@@ -1,0 +1,407 @@
+"""Planning: from a frame and a goal to action blocks, by sampling in the model's latent space."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lewm import _core
+from lewm.arrays import as_array, finite
+from lewm.model import Model, as_frames, check_context, check_past, thread_count
+
+__all__ = ["CostFunction", "Plan", "Planner"]
+
+CostFunction = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], Any]
+"""(latents (n, H, D), actions (n, H, A), goal (D,)) -> costs (n,); smaller is better."""
+
+_METHODS = {"cem": "cem", "icem": "icem", "mppi": "mppi", "predictive": "predictive_sampling"}
+_COSTS = ("final", "sum", "discounted")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a planner found. With a batch of problems every array has a leading axis B."""
+
+    actions: NDArray[np.float32]
+    """(H, A) standardised action blocks; ``Model.environment_actions`` turns them into the environment's."""
+    cost: Any
+    """The model's cost of ``actions``: a float, or (B,) float32."""
+    iterations: int
+    """Iterations that were completed; fewer than asked for when a deadline ended the plan."""
+    elapsed: float
+    """Seconds."""
+    elite_cost: Any
+    """Mean cost of the last iteration's elites: a float, or (B,) float32."""
+    std: NDArray[np.float32]
+    """(H, A) standard deviation of the search after its last iteration."""
+    elites: NDArray[np.int32]
+    """(K,) sample indices of the last iteration's elites, best first; -1: none."""
+
+
+class Planner:
+    """A sampling planner over a model. Settings are the published ones unless said otherwise (arXiv 2603.19312).
+
+    The same seed and inputs give the same bytes, for any number of threads and any batch a problem is part of.
+
+    Args:
+        model: from ``lewm.load``; any number of planners share one.
+        method: "cem" (as published), "icem" (coloured noise, kept elites, momentum), "mppi" or "predictive"
+            (predictive sampling: the best of one round).
+        samples: candidates of an iteration (N).
+        elites: that refit the distribution (K); mppi: 0 weighs all candidates.
+        iterations: at most so many; None: 30, and 1 for "predictive".
+        horizon: action blocks of a candidate (H).
+        seed: of the noise.
+        bounds: (low, high) of standardised actions: numbers, or one per action dimension; None: no clipping.
+        threads: None: as many as the model has.
+        std: of the first iteration's noise. std_min: a floor of the refitted one.
+        momentum: share of the old mean and std that a refit keeps; None: 0.1 for icem, else 0.
+        return_best: cem and icem: the best candidate of the last iteration instead of its mean.
+        noise_exponent: icem: power spectrum 1/f^exponent of the noise over the horizon.
+        kept_elites: icem: elites that stay candidates in the next iteration.
+        temperature: mppi: candidates weigh exp(-cost / temperature).
+        cost: "final" (published: squared distance of the last latent to the goal's), "sum" (over all steps),
+            "discounted", or a function (latents (n, H, D), actions (n, H, A), goal (D,)) -> (n,), called from several
+            threads with a part of the candidates each.
+        discount: per step, of cost="discounted".
+        action_penalty: times a candidate's squared standardised actions, added to its cost.
+
+    Raises:
+        ValueError: an option is out of range; the message names it. TypeError: an option is of another type.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        method: str = "cem",
+        samples: int = 300,
+        elites: int | None = None,
+        iterations: int | None = None,
+        horizon: int = 5,
+        seed: int = 0,
+        bounds: tuple[Any, Any] | None = None,
+        *,
+        threads: int | None = None,
+        std: float = 1.0,
+        std_min: float | None = None,
+        momentum: float | None = None,
+        return_best: bool | None = None,
+        noise_exponent: float | None = None,
+        kept_elites: int | None = None,
+        temperature: float | None = None,
+        cost: str | CostFunction = "final",
+        discount: float | None = None,
+        action_penalty: float | None = None,
+    ) -> None:
+        if not isinstance(model, Model):
+            raise TypeError(f"model: expected a lewm.Model, got {type(model).__name__}")
+        if method not in _METHODS:
+            raise ValueError(f"method: expected one of {', '.join(_METHODS)}, got {method!r}")
+        if not callable(cost) and cost not in _COSTS:
+            raise ValueError(f"cost: expected one of {', '.join(_COSTS)} or a function, got {cost!r}")
+        given = {
+            "samples": _integer("samples", samples),
+            "elites": _integer("elites", elites),
+            "iterations": _integer("iterations", iterations),
+            "horizon": _integer("horizon", horizon),
+            "seed": _seed(seed),
+            "std_init": _number("std", std),
+            "std_min": _number("std_min", std_min),
+            "momentum": _number("momentum", momentum),
+            "return_best": return_best,
+            "noise_exponent": _number("noise_exponent", noise_exponent),
+            "kept_elites": _integer("kept_elites", kept_elites),
+            "temperature": _number("temperature", temperature),
+            "cost_mode": None if callable(cost) else cost,
+            "discount": _number("discount", discount),
+            "action_penalty": _number("action_penalty", action_penalty),
+            "low": _bound("low", bounds, 0, model.config.action_dim, model.config.block_dim),
+            "high": _bound("high", bounds, 1, model.config.action_dim, model.config.block_dim),
+        }
+        self._model = model
+        self._method = method
+        self._given = {name: value for name, value in given.items() if value is not None}
+        self._cost = _checked_cost(cost) if callable(cost) else None
+        self._threads = model.threads if threads is None else thread_count(threads)
+        self._growing = threading.Lock()
+        self._core = self._create(problems=1)
+
+    def _create(self, problems: int) -> _core.Planner:
+        options = self._given | {"problems": problems}
+        return _core.Planner.create(
+            self._model._core, _METHODS[self._method], options, self._cost, self._threads
+        )
+
+    def _core_for(self, problems: int) -> _core.Planner:
+        """The core's planner, with memory for a batch of this size."""
+        with self._growing:
+            if self._core.options["problems"] < problems:
+                self._core = self._create(problems)
+            return self._core
+
+    def __repr__(self) -> str:
+        o = self.options
+        return (
+            f"<lewm.Planner {self.method}, {o['samples']} samples x {o['iterations']} iterations, "
+            f"{o['elites']} elites, horizon {o['horizon']}, {self.threads} threads>"
+        )
+
+    @property
+    def model(self) -> Model:
+        """The model that is planned with."""
+        return self._model
+
+    @property
+    def method(self) -> str:
+        """The sampling method."""
+        return self._method
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The numeric options in effect, defaults included."""
+        return {name: value for name, value in self._core.options.items() if name != "problems"}
+
+    @property
+    def threads(self) -> int:
+        """Threads that plan."""
+        return self._core.threads
+
+    def plan(
+        self,
+        frame: Any,
+        goal: Any,
+        deadline: float | None = None,
+        *,
+        past_actions: Any = None,
+        warm_start: Any = None,
+        plan_index: int = 0,
+        problem_ids: Any = None,
+    ) -> Plan:
+        """The plan from a frame to a goal frame; both are encoded here.
+
+        Args:
+            frame: (H, W, 3) uint8 RGB, or (C, H, W, 3) with earlier context frames first; float32 frames are (3, H, W),
+                normalised with ``Model.preprocessing``. For B problems: (B, H, W, 3) or (B, C, H, W, 3).
+            goal: (H, W, 3), or (B, H, W, 3) for B problems; of the frame's element type.
+            deadline: seconds; the plan returns the best mean so far, by at most one tile of candidates late.
+            past_actions: ([B,] C - 1, A) standardised blocks executed between the context frames.
+            warm_start: ([B,] at most H, A) standardised blocks to start from; the rest starts at zero.
+            plan_index, problem_ids: counters of the noise: another index is another draw; ids ([B] uint32) are 0 by
+                default, so that a problem plans alike alone and in a batch.
+
+        Raises:
+            TypeError: another element type. ValueError: another shape, NaN, or an argument out of range.
+            lewm.Error: fewer candidates of a problem have a finite cost than there are elites.
+        """
+        size = self._model.config.image_size
+        batched = np.ndim(goal) == 4
+        goals = as_frames("goal", goal, ("B",) if batched else (), size)
+        lead: tuple[int | str, ...] = (len(goals),) if batched else ()
+        if np.ndim(frame) == len(lead) + 4:
+            lead = (*lead, "C")
+        frames = as_frames("frame", frame, lead, size)
+        if frames.dtype != goals.dtype:
+            raise TypeError(f"goal: expected {frames.dtype} as the frame, got {goals.dtype}")
+        if not batched:
+            frames, goals = frames[None], goals[None]
+        if frames.ndim == 4:
+            frames = frames[:, None]
+        problems, context = frames.shape[:2]
+        if context > self._model.config.history:
+            raise ValueError(
+                f"frame: expected at most {self._model.config.history} context frames, got {context}"
+            )
+        request = self._request(
+            problems, context, batched, past_actions, warm_start, problem_ids, plan_index, deadline
+        )
+        core = self._core_for(problems)
+        return self._finish(core, core.plan_frames, frames, goals, request, batched)
+
+    def plan_latents(
+        self,
+        latents: Any,
+        goal: Any,
+        deadline: float | None = None,
+        *,
+        past_actions: Any = None,
+        warm_start: Any = None,
+        plan_index: int = 0,
+        problem_ids: Any = None,
+    ) -> Plan:
+        """The plan from latents to a goal's latent, without encoding.
+
+        Args:
+            latents: (C, D) float32 of the context frames, oldest first, or (B, C, D) for B problems.
+            goal: (D,), or (B, D). The others are those of ``plan``.
+
+        Raises:
+            As ``plan``.
+        """
+        batched = np.ndim(latents) == 3
+        if not batched:
+            latents = as_array("latents", latents, np.float32, ("C", self._model.config.latent_dim))[None]
+            goal = as_array("goal", goal, np.float32, (self._model.config.latent_dim,))[None]
+        latents = finite(
+            "latents", as_array("latents", latents, np.float32, ("B", "C", self._model.config.latent_dim))
+        )
+        problems, context = latents.shape[:2]
+        if context > self._model.config.history:
+            raise ValueError(
+                f"latents: expected at most {self._model.config.history} context frames, got {context}"
+            )
+        goal = finite("goal", as_array("goal", goal, np.float32, (problems, self._model.config.latent_dim)))
+        request = self._request(
+            problems, context, batched, past_actions, warm_start, problem_ids, plan_index, deadline
+        )
+        core = self._core_for(problems)
+        return self._finish(core, core.plan_latents, latents, goal, request, batched)
+
+    def evaluate(
+        self, latents: Any, goal: Any, actions: Any, past_actions: Any = None
+    ) -> NDArray[np.float32]:
+        """Costs (B, S) float32 of given candidates under this planner's cost and action penalty.
+
+        Args:
+            latents: (B, C, D); goal: (B, D); actions: (B, S, H, A), standardised; past_actions: (B, C - 1, A).
+
+        Raises:
+            TypeError: another element type. ValueError: another shape, empty, or NaN.
+        """
+        config = self._model.config
+        latents, past = check_context(config, latents, past_actions)
+        problems = len(latents)
+        goal = finite("goal", as_array("goal", goal, np.float32, (problems, config.latent_dim)))
+        shape = (problems, "S", self._core.options["horizon"], config.block_dim)
+        actions = finite("actions", as_array("actions", actions, np.float32, shape))
+        request = _core.Request(past, None, None, 0, math.inf)
+        costs = np.empty(actions.shape[:2], np.float32)
+        self._core_for(problems).evaluate(latents, goal, actions, request, costs)
+        return costs
+
+    def _request(
+        self,
+        problems: int,
+        context: int,
+        batched: bool,
+        past_actions: Any,
+        warm_start: Any,
+        problem_ids: Any,
+        plan_index: int,
+        deadline: float | None,
+    ) -> _core.Request:
+        config, horizon = self._model.config, self._core.options["horizon"]
+        if context > 1 and past_actions is None:
+            raise ValueError(f"past_actions: needed with {context} context frames, got None")
+        if not batched:
+            past_actions = None if past_actions is None else as_array_lead("past_actions", past_actions)
+            warm_start = None if warm_start is None else as_array_lead("warm_start", warm_start)
+        past = check_past(config, past_actions, problems, context)
+        if warm_start is not None:
+            warm_start = as_array("warm_start", warm_start, np.float32, (problems, "H", config.block_dim))
+            if warm_start.shape[1] > horizon:
+                raise ValueError(f"warm_start: expected at most {horizon} blocks, got {warm_start.shape[1]}")
+            finite("warm_start", warm_start)
+        if problem_ids is not None:
+            problem_ids = as_array("problem_ids", np.asarray(problem_ids, np.uint32), np.uint32, (problems,))
+        index = _integer("plan_index", plan_index)
+        if index is None or not 0 <= index < 2**32:
+            raise ValueError(f"plan_index: expected 0..2^32 - 1, got {plan_index!r}")
+        return _core.Request(past, warm_start, problem_ids, index, seconds("deadline", deadline))
+
+    def _finish(
+        self,
+        core: _core.Planner,
+        plan: Callable[..., tuple[int, float]],
+        start: NDArray[Any],
+        goal: NDArray[Any],
+        request: _core.Request,
+        batched: bool,
+    ) -> Plan:
+        options = core.options
+        problems, elites = len(start), max(options["elites"], 0)
+        shape = (problems, options["horizon"], self._model.config.block_dim)
+        actions, std = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        cost, elite_cost = np.empty(problems, np.float32), np.empty(problems, np.float32)
+        chosen = np.full((problems, elites), -1, np.int32)
+        out = _core.Result(actions, cost, elite_cost, std, chosen if elites else None)
+        iterations, elapsed = plan(start, goal, request, out)
+        if batched:
+            return Plan(actions, cost, iterations, elapsed, elite_cost, std, chosen)
+        return Plan(actions[0], float(cost[0]), iterations, elapsed, float(elite_cost[0]), std[0], chosen[0])
+
+
+def as_array_lead(name: str, value: Any) -> NDArray[np.float32]:
+    """A (rows, A) array as a batch of one, (1, rows, A)."""
+    if np.ndim(value) != 2:
+        raise ValueError(f"{name}: expected (blocks, A), got {np.shape(value)}")
+    return as_array(name, value, np.float32, np.shape(value))[None]
+
+
+def seconds(name: str, deadline: float | None) -> float:
+    """A deadline in seconds; None: infinity."""
+    if deadline is None:
+        return math.inf
+    value = _number(name, deadline)
+    if value is None or math.isnan(value) or value < 0:
+        raise ValueError(f"{name}: expected seconds of at least 0, got {deadline!r}")
+    return value
+
+
+def _integer(name: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not -(2**63) <= value < 2**63:
+        raise TypeError(f"{name}: expected an int, got {value!r}")
+    return int(value)
+
+
+def _seed(value: Any) -> int:
+    seed = int(value) if isinstance(value, (int, np.integer)) and not isinstance(value, bool) else -1
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed: expected 0..2^64 - 1, got {value!r}")
+    return seed
+
+
+def _number(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    return float(value)
+
+
+def _bound(name: str, bounds: Any, side: int, action_dim: int, block_dim: int) -> list[float] | None:
+    """One side of the bounds: per action dimension, or per dimension of a block."""
+    if bounds is None:
+        return None
+    if np.ndim(bounds) == 0 or len(bounds) != 2:
+        raise ValueError(f"bounds: expected (low, high), got {bounds!r:.80}")
+    values = np.asarray(bounds[side], np.float32)
+    if values.ndim == 0:
+        values = np.full(action_dim, values)
+    if values.shape not in ((action_dim,), (block_dim,)):
+        raise ValueError(f"bounds: {name}: expected a number or ({action_dim},), got {values.shape}")
+    return [float(value) for value in values]
+
+
+def _checked_cost(cost: CostFunction) -> Callable[..., NDArray[np.float32]]:
+    """The user's cost, its result a contiguous float32 array of one number per candidate."""
+
+    def checked(
+        latents: NDArray[np.float32], actions: NDArray[np.float32], goal: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        result = cost(latents, actions, goal)
+        if hasattr(result, "detach"):
+            result = result.detach()
+        costs = np.ascontiguousarray(result, np.float32)
+        if costs.shape != (len(latents),):
+            raise ValueError(f"cost: expected ({len(latents)},) from the function, got {costs.shape}")
+        return costs
+
+    return checked
