@@ -1,0 +1,124 @@
+// SIGReg of the CUDA backend, on the host run, against the formulas in double precision.
+#include <random>
+#include <vector>
+
+#include "check.h"
+#include "cuda/sigreg.cuh"
+
+using namespace lewm::cuda;
+
+namespace {
+
+using Floats = std::vector<float>;
+using Doubles = std::vector<double>;
+
+constexpr double kStatisticError = 1e-5;  // relative
+constexpr double kGradientError = 1e-4;   // relative to the largest component
+
+std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
+
+Floats normal(std::int64_t count, std::uint32_t seed, float scale) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> distribution(0.0f, scale);
+  Floats values(size(count));
+  for (float& value : values) value = distribution(random);
+  return values;
+}
+
+struct Expected {
+  Doubles statistic;  // [m]
+  Doubles gradient;   // [b, m], of the sum of the statistics
+};
+
+Expected formulas(const Floats& p, int batch, int projections, Knots knots) {
+  Expected e{Doubles(size(projections)), Doubles(size(batch * projections))};
+  for (int m = 0; m < projections; ++m) {
+    for (int k = 0; k < knots.count; ++k) {
+      const double s = static_cast<double>(knots.delta) * k, phi = std::exp(-0.5 * s * s);
+      const double w = (k == 0 || k == knots.count - 1 ? 1.0 : 2.0) * static_cast<double>(knots.delta) * phi;
+      double c = 0, v = 0;
+      for (int b = 0; b < batch; ++b) {
+        const double x = s * static_cast<double>(p[size(b * projections + m)]);
+        c += std::cos(x) / batch;
+        v += std::sin(x) / batch;
+      }
+      e.statistic[size(m)] += batch * w * ((c - phi) * (c - phi) + v * v);
+      for (int b = 0; b < batch; ++b) {
+        const double x = s * static_cast<double>(p[size(b * projections + m)]);
+        e.gradient[size(b * projections + m)] += 2 * w * s * (-(c - phi) * std::sin(x) + v * std::cos(x));
+      }
+    }
+  }
+  return e;
+}
+
+void check_sigreg(int batch, int projections, Knots knots, int splits, float scale, bool collapsed) {
+  Floats p = normal(std::int64_t{batch} * projections, 1, scale);
+  if (collapsed) std::fill(p.begin(), p.end(), 0.4f);
+  const Expected expected = formulas(p, batch, projections, knots);
+  Doubles sums(size(projections * knots.count * 2)), statistic(size(projections));
+  Floats partial(size(splits * projections * knots.count * 2), NAN);
+  launch_characteristic_sums({p.data(), batch, projections, knots, sums.data(), partial.data(), splits}, 0);
+  launch_statistic({sums.data(), projections, knots, static_cast<double>(batch), statistic.data()}, 0);
+  for (int m = 0; m < projections; ++m) {
+    CHECK_NEAR(statistic[size(m)], expected.statistic[size(m)], kStatisticError * expected.statistic[size(m)]);
+  }
+  Floats gradient(p);
+  launch_projection_gradient(
+      {gradient.data(), batch, projections, knots, sums.data(), static_cast<double>(batch), 1.0f}, 0);
+  double largest = 0;
+  for (const double g : expected.gradient) largest = std::fmax(largest, std::fabs(g));
+  for (std::size_t i = 0; i < gradient.size(); ++i) {
+    CHECK_NEAR(gradient[i], expected.gradient[i], kGradientError * largest);
+  }
+}
+
+void check_product(int m, int n, int k, bool transposed) {
+  const Floats a = normal(m * k, 1, 1.0f), b = normal(k * n, 2, 1.0f);
+  Floats c(size(m * n), NAN);
+  launch_matrix_product({a.data(), b.data(), c.data(), m, n, k, k, transposed ? k : n, n, transposed}, 0);
+  for (int i = 0; i < m; ++i) {
+    for (int j = 0; j < n; ++j) {
+      double sum = 0;
+      for (int d = 0; d < k; ++d)
+        sum += static_cast<double>(a[size(i * k + d)]) * b[size(transposed ? j * k + d : d * n + j)];
+      CHECK_NEAR(c[size(i * n + j)], sum, 1e-6 * k);
+    }
+  }
+}
+
+template <class Body>
+void in_every_order(Body body) {
+  for (const auto order : {host::Order::forward, host::Order::backward, host::Order::shuffled}) {
+    host::schedule() = {order, order, 3};
+    body();
+  }
+}
+
+}  // namespace
+
+TEST(projections_are_plain_products) {
+  in_every_order([] {
+    check_product(1, 1, 1, false);
+    check_product(5, 70, 17, false);
+    check_product(66, 9, 40, true);
+  });
+}
+
+TEST(statistic_and_gradient_follow_the_formulas) {
+  in_every_order([] {
+    check_sigreg(2, 3, {17, 0.1875f}, 1, 1.0f, false);
+    check_sigreg(128, 5, {17, 0.1875f}, 4, 1.0f, false);
+    check_sigreg(33, 1, {2, 3.0f}, 2, 0.5f, false);
+    check_sigreg(20, 2, {200, 0.02f}, 3, 1.0f, false);
+  });
+}
+
+TEST(large_small_and_collapsed_embeddings) {
+  host::schedule() = {};
+  check_sigreg(64, 4, {17, 0.1875f}, 2, 100.0f, false);
+  check_sigreg(64, 4, {17, 0.1875f}, 2, 0.01f, false);
+  check_sigreg(64, 4, {17, 0.1875f}, 2, 1.0f, true);
+}
+
+CHECK_MAIN
