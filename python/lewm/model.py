@@ -220,7 +220,7 @@ class Model:
             raise ValueError(f"actions: expected (..., {skip}, {dim}), got {values.shape}")
         scale = self.action_scaling
         if scale is not None:
-            values = (values - np.float32(scale["mean"])) / np.float32(scale["std"])
+            values = (values - np.array(scale["mean"], np.float32)) / np.array(scale["std"], np.float32)
         return np.ascontiguousarray(values.reshape(*values.shape[:-2], self.config.block_dim), np.float32)
 
     def environment_actions(self, blocks: Any) -> NDArray[np.float32]:
@@ -235,7 +235,7 @@ class Model:
         values = values.reshape(*values.shape[:-1], self.config.frame_skip, self.config.action_dim)
         scale = self.action_scaling
         if scale is not None:
-            values = values * np.float32(scale["std"]) + np.float32(scale["mean"])
+            values = values * np.array(scale["std"], np.float32) + np.array(scale["mean"], np.float32)
         return np.ascontiguousarray(values, np.float32)
 
 
