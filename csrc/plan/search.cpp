@@ -57,6 +57,7 @@ struct Search::State {
 
   // --- the steps of run() ---
   void begin(const PlanRequest& request);
+  std::int64_t task_size(std::int64_t problems, std::int64_t tile, double deadline) const;
   Status optimise(Objective& objective, const PlanRequest& request, std::int64_t& completed);
   Outcome iterate(Objective& objective, const PlanRequest& request, std::int64_t iteration);
   void sample(const PlanRequest& request, std::int64_t iteration, std::int64_t problem, std::int64_t index, int thread);
@@ -69,13 +70,12 @@ struct Search::State {
   Status refused();
 
   bool limited() const { return deadline_at < kNoDeadline; }
-  // Seconds to keep for evaluating the means, and for a tile before it; `slowest`: this iteration's tiles so far.
-  double reserve(double tile_seconds) const {
-    return std::max(evaluation.seconds(), tile_seconds / static_cast<double>(chunk));
-  }
-  double expected_tile(double slowest) const {
-    const double tile_seconds = std::max(tile.seconds(), slowest);
-    return tile_seconds + reserve(tile_seconds);
+  // Seconds to keep for evaluating the means, and for a task before it; `slowest`: this iteration's slowest task so
+  // far.
+  double reserve() const { return std::max(evaluation.seconds(), candidate_time.seconds()); }
+  double expected_task(double slowest) const {
+    const double size = static_cast<double>(chunk);
+    return std::max(candidate_time.seconds() * size, slowest) + std::max(reserve(), slowest / size);
   }
   void clip(float* actions) const;
 
@@ -110,10 +110,11 @@ struct Search::State {
   std::vector<float> mean_cost_;         // [B]
   std::vector<std::uint8_t> mean_known;  // [B], mean_cost_ is the cost of mean
   std::vector<float> colour_scratch;     // [threads, H]
-  std::vector<double> slowest_tile;      // [threads], seconds
+  std::vector<double> slowest_task;      // [threads], seconds
 
   double deadline_at = kNoDeadline;  // by the clock
-  Prediction tile, evaluation;       // outlive a plan: what a tile and the evaluation of the means take
+  // Outlive a plan: what one candidate of a task and the evaluation of the means take.
+  Prediction candidate_time, evaluation;
   char text[256] = "";
 };
 
@@ -148,7 +149,7 @@ Search::State::State(const PlannerOptions& planner_options, std::int64_t block_w
   for (auto* array : {&best_cost, &elite_cost, &initial_cost, &mean_cost_}) array->resize(size(problems));
   mean_known.resize(size(problems));
   colour_scratch.resize(size(pool.threads() * options.horizon));
-  slowest_tile.resize(size(pool.threads()));
+  slowest_task.resize(size(pool.threads()));
 }
 
 void Search::State::clip(float* actions) const {
@@ -172,12 +173,21 @@ void Search::State::begin(const PlanRequest& request) {
   std::fill_n(elite_rank.data(), request.problems * elites, -1);
 }
 
-// Tasks of equal size, a multiple of the threads where the candidates allow it.
-static std::int64_t chunk_size(std::int64_t samples, std::int64_t problems, std::int64_t tile, int threads) {
-  constexpr std::int64_t kSmallest = 8;  // candidates; below this a task is mostly overhead
-  std::int64_t tiles = (samples + tile - 1) / tile;
-  while (tiles * problems % threads != 0 && samples / (tiles + 1) >= kSmallest) ++tiles;
-  return (samples + tiles - 1) / tiles;
+// Candidates of a task: tasks of equal size, in a multiple of the threads where the candidates allow it. With a
+// deadline they are small enough for its clock to be looked at often.
+std::int64_t Search::State::task_size(std::int64_t problems, std::int64_t tile, double deadline) const {
+  constexpr std::int64_t kSmallest = 8;      // below this a task is mostly overhead
+  constexpr std::int64_t kUnknownPace = 16;  // before anything was measured
+  constexpr double kTasksInADeadline = 8;
+  std::int64_t most = tile;
+  if (limited()) {
+    const double pace = candidate_time.seconds();
+    const double fitting = pace > 0 ? deadline / kTasksInADeadline / pace : static_cast<double>(kUnknownPace);
+    most = std::min(tile, std::max(kSmallest, static_cast<std::int64_t>(std::min(fitting, 1e9))));
+  }
+  std::int64_t tasks = (samples + most - 1) / most;
+  while (tasks * problems % pool.threads() != 0 && samples / (tasks + 1) >= kSmallest) ++tasks;
+  return (samples + tasks - 1) / tasks;
 }
 
 // Element e of candidate i: mean + std * noise. Candidate 0 is the mean itself; the next ones are kept elites, if any.
@@ -209,7 +219,7 @@ Outcome Search::State::iterate(Objective& objective, const PlanRequest& request,
   std::atomic<Outcome> outcome{Outcome::complete};
   if (limited()) {
     std::fill_n(cost.data(), problems * samples, HUGE_VALF);
-    std::fill(slowest_tile.begin(), slowest_tile.end(), 0.0);
+    std::fill(slowest_task.begin(), slowest_task.end(), 0.0);
   }
   // The first tile of every problem comes first: it holds the mean.
   pool.run(tiles * problems, [&](std::int64_t task, int thread) {
@@ -218,8 +228,8 @@ Outcome Search::State::iterate(Objective& objective, const PlanRequest& request,
     const std::int64_t first = task / problems * chunk;
     const std::int64_t n = std::min(chunk, samples - first);
     const double began = limited() ? seconds(options.clock) : 0;
-    double& slowest = slowest_tile[static_cast<std::size_t>(thread)];
-    if (limited() && began + expected_tile(slowest) > deadline_at) {
+    double& slowest = slowest_task[static_cast<std::size_t>(thread)];
+    if (limited() && began + expected_task(slowest) > deadline_at) {
       outcome.store(Outcome::late, std::memory_order_relaxed);
       return;
     }
@@ -230,11 +240,11 @@ Outcome Search::State::iterate(Objective& objective, const PlanRequest& request,
     if (limited()) slowest = std::max(slowest, seconds(options.clock) - began);
   });
   if (!limited()) return outcome;
-  const double slowest = *std::max_element(slowest_tile.begin(), slowest_tile.end());
+  const double slowest = *std::max_element(slowest_task.begin(), slowest_task.end());
   if (slowest > 0) {
-    tile.observe(slowest);
+    candidate_time.observe(slowest / static_cast<double>(chunk));
   } else {
-    tile.relax();
+    candidate_time.relax();
   }
   return outcome;
 }
@@ -336,9 +346,9 @@ Status Search::State::optimise(Objective& objective, const PlanRequest& request,
   Prediction iteration_time;
   for (completed = 0; completed < options.iterations; ++completed) {
     const double began = limited() ? seconds(options.clock) : 0;
-    if (limited() && began + iteration_time.seconds() + reserve(tile.seconds()) > deadline_at) {
+    if (limited() && began + iteration_time.seconds() + reserve() > deadline_at) {
       if (completed == 0) {
-        tile.relax();
+        candidate_time.relax();
         evaluation.relax();
       }
       break;
@@ -370,7 +380,7 @@ void Search::State::take_best(std::int64_t problems) {
 Status Search::State::run(Objective& objective, const PlanRequest& request, double start, PlanResult& result) {
   const std::int64_t problems = request.problems;
   deadline_at = request.deadline < kNoDeadline ? start + request.deadline : kNoDeadline;
-  chunk = chunk_size(samples, problems, objective.tile(), pool.threads());
+  chunk = task_size(problems, objective.tile(), request.deadline);
   begin(request);
 
   std::int64_t completed = 0;
