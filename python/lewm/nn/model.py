@@ -161,25 +161,32 @@ class LeWM(nn.Module):
         Every step feeds the last `history` latents and appends the last prediction (DESIGN.md section 5).
         Raises ValueError on another shape.
         """
-        problems, context, _ = latents.shape
-        if actions.dim() != 4 or actions.shape[0] != problems or actions.shape[3] != self.config.block_dim:
+        config = self.config
+        if (
+            latents.dim() != 3
+            or latents.shape[2] != config.latent_dim
+            or not 1 <= latents.shape[1] <= config.history
+        ):
             raise ValueError(
-                f"actions: expected ({problems}, S, H, {self.config.block_dim}), got {tuple(actions.shape)}"
+                f"latents: expected (B, 1..{config.history}, {config.latent_dim}), got {tuple(latents.shape)}"
+            )
+        problems, context, _ = latents.shape
+        if actions.dim() != 4 or actions.shape[0] != problems or actions.shape[3] != config.block_dim:
+            raise ValueError(
+                f"actions: expected ({problems}, S, H, {config.block_dim}), got {tuple(actions.shape)}"
             )
         samples, horizon = actions.shape[1:3]
-        past_shape = (problems, context - 1, self.config.block_dim)
+        past_shape = (problems, context - 1, config.block_dim)
         if past_actions is None:
-            past_actions = actions.new_empty(problems, 0, self.config.block_dim)
+            past_actions = actions.new_empty(problems, 0, config.block_dim)
         if tuple(past_actions.shape) != past_shape:
             raise ValueError(f"past_actions: expected {past_shape}, got {tuple(past_actions.shape)}")
-        candidates = problems * samples
-        past = past_actions[:, None].expand(-1, samples, -1, -1).reshape(candidates, context - 1, -1)
-        blocks = torch.cat([past, actions.reshape(candidates, horizon, -1)], dim=1)
-        window = latents[:, None].expand(-1, samples, -1, -1).reshape(candidates, context, -1)
-        history = self.config.history
+        past = past_actions[:, None].expand(-1, samples, -1, -1).flatten(0, 1)
+        blocks = torch.cat([past, actions.flatten(0, 1)], dim=1)  # (B * S, C - 1 + H, A)
+        window = latents[:, None].expand(-1, samples, -1, -1).flatten(0, 1)
         steps = list(window.unbind(1))  # each (B * S, D)
         for end in range(context, context + horizon):
-            begin = max(0, end - history)
+            begin = max(0, end - config.history)
             following = self.predict(torch.stack(steps[begin:end], dim=1), blocks[:, begin:end])
             steps.append(following[:, -1])
         return torch.stack(steps[context:], dim=1).view(problems, samples, horizon, -1)
@@ -191,6 +198,9 @@ class LeWM(nn.Module):
 
         goal: (B, D). The other arguments are those of `rollout`.
         """
+        if goal.shape != (latents.shape[0], self.config.latent_dim):
+            expected = (latents.shape[0], self.config.latent_dim)
+            raise ValueError(f"goal: expected {expected}, got {tuple(goal.shape)}")
         last = self.rollout(latents, actions, past_actions)[:, :, -1]
         return (last - goal[:, None]).square().sum(-1)
 

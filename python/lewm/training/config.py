@@ -14,6 +14,7 @@ import yaml
 
 from lewm.checkpoint.atomic import replace_file
 from lewm.config import LeWMConfig
+from lewm.nn.attention import ATTENTION_KINDS
 
 __all__ = ["PRESETS", "TrainConfig", "make_config", "parse_overrides"]
 
@@ -111,6 +112,7 @@ class TrainConfig:
         _require(self.steps > 0 or self.epochs > 0, "epochs", "more than 0 when steps is 0", self)
         _require(self.knots >= 2, "knots", "at least 2", self)
         _require(self.precision in _PRECISIONS, "precision", f"one of {_PRECISIONS}", self)
+        _require(self.attention in ATTENTION_KINDS, "attention", f"one of {ATTENTION_KINDS}", self)
 
     @property
     def frames(self) -> int:
@@ -239,14 +241,14 @@ def _field_type(owner: type, name: str, prefix: str = "") -> Any:
 
 def _converted(name: str, kind: Any, value: Any) -> Any:
     """`value` as a field's type. YAML reads 1e-3 as a string and 1 as an int: both are floats where one is expected."""
-    if kind == "float" and not isinstance(value, (bool, float)):
+    if kind == "float":
         try:
-            return float(value)
+            return float(value if not isinstance(value, bool) else "")
         except (TypeError, ValueError):
             raise TypeError(f"{name}: expected a number, got {value!r}") from None
     if kind == "str" and isinstance(value, os.PathLike):
         return os.fspath(value)
-    expected = {"float": float, "int": int, "bool": bool, "str": str, "LeWMConfig": LeWMConfig}[kind]
+    expected = {"int": int, "bool": bool, "str": str, "LeWMConfig": LeWMConfig}[kind]
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
         raise TypeError(f"{name}: expected {expected.__name__}, got {value!r}")
     return value

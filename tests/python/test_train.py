@@ -1,0 +1,323 @@
+"""Training runs: what they write, that they resume as if nothing had happened, and how they end when interrupted."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("h5py")
+pytest.importorskip("yaml")
+
+import lewm
+from lewm.nn import LeWM
+from lewm.training import read_metrics
+from lewm.training.checkpoints import read_checkpoint, restore_rng, rng_state, write_checkpoint
+from lewm.training.data import WindowOrder, ahead
+from lewm.training.diagnostics import effective_rank
+from lewm.training.log import Log
+from lewm.training.optim import learning_rate
+from train_helpers import TINY_RUN, write_episodes, write_settings
+
+LOSSES = ("loss", "pred_loss", "sigreg_loss", "grad_norm")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_episodes(tmp_path_factory.mktemp("data") / "episodes.h5")
+
+
+def losses(folder: Path) -> dict[int, tuple[float, ...]]:
+    """Step -> losses, as the run wrote them."""
+    return {
+        int(row["step"]): tuple(row[key] for key in LOSSES) for row in read_metrics(folder / "metrics.csv")
+    }
+
+
+@pytest.fixture(scope="module")
+def whole_run(data, tmp_path_factory):
+    return lewm.train(data=data, out=tmp_path_factory.mktemp("runs") / "whole", **TINY_RUN)
+
+
+def test_a_run_writes_its_log_checkpoints_and_models(whole_run, data):
+    assert whole_run.steps == 12
+    assert list(losses(whole_run.folder)) == list(range(1, 13))
+    rows = {int(row["step"]): row for row in read_metrics(whole_run.metrics_file)}
+    for step in (4, 8, 12):
+        assert rows[step]["val_loss"] > 0
+        assert 1 <= rows[step]["effective_rank"] <= 8
+    assert "val_loss" not in rows[5]
+    assert rows[12]["lr"] < rows[2]["lr"]
+    assert {path.name for path in (whole_run.folder / "checkpoints").iterdir()} == {"last.pt", "best.pt"}
+    for path in (whole_run.model_file, whole_run.folder / "published"):
+        model = LeWM.from_checkpoint(path)
+        for name, tensor in whole_run.model.state_dict().items():
+            assert torch.equal(model.state_dict()[name], tensor), name
+        assert model.action_scaling == lewm.TrajectoryDataset(data, 3, 2).action_scaling
+
+
+def test_training_learns(data, tmp_path):
+    run = lewm.train(data=data, out=tmp_path / "run", **{**TINY_RUN, "steps": 80, "lr": 3e-3})
+    curve = [row["loss"] for row in read_metrics(run.metrics_file)]
+    assert np.mean(curve[-10:]) < 0.9 * np.mean(curve[:5])
+
+
+def test_resume_repeats_the_uninterrupted_losses_bit_for_bit(whole_run, data, tmp_path):
+    folder = tmp_path / "run"
+    settings = write_settings(tmp_path / "settings.yaml", data=str(data), out=str(folder))
+    interrupted = _interrupt_after(7, settings)
+    assert interrupted == 130
+    cut_at = max(losses(folder))
+    assert 7 <= cut_at < 12
+    lewm.train(resume=folder)
+    assert losses(folder) == losses(whole_run.folder)
+    resumed = LeWM.from_checkpoint(folder / "model.safetensors").state_dict()
+    for name, tensor in whole_run.model.state_dict().items():
+        assert torch.equal(resumed[name], tensor), name
+
+
+def _interrupt_after(step: int, settings: Path) -> int:
+    """Runs `lewm train` in a process that gets SIGINT once `step` steps are done; returns its exit status."""
+    program = f"""
+import os, signal, sys
+from lewm.cli import main
+from lewm.training.log import Log
+advance, done = Log.advance, []
+def counted(self):
+    advance(self)
+    done.append(1)
+    if len(done) == {step}:
+        os.kill(os.getpid(), signal.SIGINT)
+Log.advance = counted
+sys.exit(main(["train", {str(settings)!r}]))
+"""
+    return subprocess.run([sys.executable, "-c", program], env=_environment(), timeout=300).returncode
+
+
+def _environment() -> dict[str, str]:
+    package = str(Path(lewm.__file__).parent.parent)
+    return {**os.environ, "PYTHONPATH": package, "OMP_NUM_THREADS": "1"}
+
+
+def test_sigterm_saves_and_exits_143(data, tmp_path):
+    folder = tmp_path / "run"
+    settings = write_settings(tmp_path / "s.yaml", data=str(data), out=str(folder), steps=100_000)
+    process = subprocess.Popen([sys.executable, "-m", "lewm", "train", str(settings)], env=_environment())
+    _wait_for(folder / "checkpoints" / "last.pt", process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    saved = read_checkpoint(folder / "checkpoints" / "last.pt")["step"]
+    assert saved == max(losses(folder))
+
+
+def _wait_for(path: Path, process: subprocess.Popen) -> None:
+    for _ in range(1200):
+        if path.is_file():
+            return
+        assert process.poll() is None, f"ended with {process.returncode} before it wrote {path.name}"
+        time.sleep(0.05)
+    raise AssertionError(f"{path} was not written")
+
+
+def test_kill_while_a_checkpoint_is_written_leaves_the_last_complete_one(data, tmp_path):
+    folder = tmp_path / "run"
+    settings = write_settings(tmp_path / "s.yaml", data=str(data), out=str(folder), steps=100, val_every=1000)
+    program = f"""
+import os, signal, sys
+import torch
+from lewm.cli import main
+save, calls = torch.save, []
+def killed_in_the_second_write(content, file):
+    calls.append(1)
+    if len(calls) == 2:
+        file.write(b"PK half a checkpoint")
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(content, file)
+torch.save = killed_in_the_second_write
+sys.exit(main(["train", {str(settings)!r}]))
+"""
+    process = subprocess.run([sys.executable, "-c", program], env=_environment(), timeout=300)
+    assert process.returncode == -signal.SIGKILL
+    assert read_checkpoint(folder / "checkpoints" / "last.pt")["step"] == 4
+    with (folder / "metrics.csv").open("a") as log:
+        log.write("9,0.5,1")  # a row that the kill cut off
+    result = lewm.train(resume=folder, steps=10)
+    assert result.steps == 10
+    assert list(losses(folder)) == list(range(1, 11))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(
+    data, tmp_path, monkeypatch
+):
+    computed = LeWM.loss
+
+    def poisoned(self, *args, **kwargs):
+        out = computed(self, *args, **kwargs)
+        poisoned.calls += 1
+        return {**out, "loss": out["loss"] * float("nan")} if poisoned.calls == 7 else out
+
+    poisoned.calls = 0
+    monkeypatch.setattr(LeWM, "loss", poisoned)
+    changes = {"log_every": 100, "val_every": 100}
+    with pytest.raises(
+        lewm.Error, match=r"the loss of step 7 is not finite; the last good checkpoint is .*last.pt"
+    ):
+        lewm.train(data=data, out=tmp_path / "run", **{**TINY_RUN, **changes})
+    content = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
+    assert content["step"] == 4
+    assert all(tensor.isfinite().all() for tensor in content["model"].values())
+
+
+def test_a_folder_with_a_run_is_not_overwritten_by_accident(whole_run, data):
+    before = losses(whole_run.folder)
+    with pytest.raises(lewm.Error, match="holds a run already"):
+        lewm.train(data=data, out=whole_run.folder, **TINY_RUN)
+    assert losses(whole_run.folder) == before
+
+
+def test_overwrite_starts_anew(data, tmp_path):
+    for steps in (3, 2):
+        result = lewm.train(data=data, out=tmp_path / "run", overwrite=True, **{**TINY_RUN, "steps": steps})
+        assert result.steps == steps
+        assert list(losses(tmp_path / "run")) == list(range(1, steps + 1))
+
+
+def test_resume_errors(whole_run, data, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no run to resume: it has no config\.yaml"):
+        lewm.train(resume=tmp_path)
+    with pytest.raises(ValueError, match=r"model\.encoder_depth: expected 2 as in the checkpoint, got 3"):
+        lewm.train(resume=whole_run.folder, **{"model.encoder_depth": 3})
+    write_settings(tmp_path / "config.yaml", data=str(data))
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint to resume from"):
+        lewm.train(resume=tmp_path)
+    whole = (whole_run.folder / "checkpoints" / "last.pt").read_bytes()
+    (tmp_path / "checkpoints" / "last.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(lewm.Error, match="not readable as a training checkpoint"):
+        lewm.train(resume=tmp_path)
+    torch.save({"step": 3}, tmp_path / "checkpoints" / "last.pt")
+    with pytest.raises(lewm.Error, match="expected a training checkpoint of version 1, got None"):
+        lewm.train(resume=tmp_path)
+
+
+def test_settings_that_contradict_the_data_are_named(data, tmp_path):
+    def train(**changes):
+        lewm.train(**{"data": data, "out": tmp_path / "run", **TINY_RUN, **changes})
+
+    with pytest.raises(ValueError, match=r"model\.image_size: expected 16 as in the data, got 32"):
+        train(model={**TINY_RUN["model"], "image_size": 32})
+    with pytest.raises(ValueError, match=r"batch_size: expected at most the \d+ training windows, got 4096"):
+        train(batch_size=4096)
+    with pytest.raises(FileNotFoundError):
+        train(data=tmp_path / "absent.h5")
+    with pytest.raises(ValueError, match="out: expected a path, got none"):
+        train(out="")
+    assert not (tmp_path / "run").exists()
+
+
+def test_reading_with_worker_processes_gives_the_same_losses(whole_run, data, tmp_path):
+    run = lewm.train(data=data, out=tmp_path / "run", **{**TINY_RUN, "workers": 2})
+    assert losses(run.folder) == losses(whole_run.folder)
+
+
+def test_bfloat16_run_stays_finite_and_learns(data, tmp_path):
+    run = lewm.train(
+        data=data, out=tmp_path / "run", **{**TINY_RUN, "steps": 80, "lr": 3e-3, "precision": "bf16"}
+    )
+    curve = np.array([row["loss"] for row in read_metrics(run.metrics_file)])
+    assert np.isfinite(curve).all()
+    assert curve[-10:].mean() < 0.9 * curve[:5].mean()
+    assert curve[20:].max() < 5 * np.median(curve[20:])
+    assert all(tensor.dtype != torch.bfloat16 for tensor in run.model.state_dict().values())
+
+
+def test_keep_every_keeps_checkpoints(data, tmp_path):
+    lewm.train(data=data, out=tmp_path / "run", **{**TINY_RUN, "steps": 5, "keep_every": 2, "val_batches": 0})
+    names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert names == ["last.pt", "step_00000002.pt", "step_00000004.pt"]
+
+
+def test_window_order_is_a_partition_of_each_epoch_and_of_each_batch():
+    order = WindowOrder(windows=37, batch_size=6, seed=3)
+    assert order.steps_per_epoch == 6
+    for epoch in (0, 1):
+        seen = [index for step in range(6) for index in order.batch(6 * epoch + step)]
+        assert len(set(seen)) == 36 and set(seen) <= set(range(37))
+    assert order.batch(3) != order.batch(9)
+    for world in (2, 3):
+        shares = [set(order.batch(7, rank, world)) for rank in range(world)]
+        assert set().union(*shares) == set(order.batch(7))
+        assert sum(map(len, shares)) == 6
+    fresh = WindowOrder(windows=37, batch_size=6, seed=3)
+    assert fresh.batch(10) == order.batch(10)
+    assert WindowOrder(windows=37, batch_size=6, seed=4).batch(0) != order.batch(0)
+
+
+def test_reading_ahead_keeps_order_and_passes_errors_on():
+    assert list(ahead(range(20))) == list(range(20))
+
+    def broken():
+        yield 1
+        raise OSError("disk on fire")
+
+    items = ahead(broken())
+    assert next(items) == 1
+    with pytest.raises(OSError, match="disk on fire"):
+        next(items)
+    endless = ahead(iter(int, 1))
+    assert next(endless) == 0
+    endless.close()  # ends the thread instead of leaving it behind
+
+
+def test_learning_rate_warms_up_and_falls_to_zero():
+    rates = [learning_rate(step, 1000, 2.0, 0.01) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[9] == pytest.approx(2.0)
+    assert max(rates) == pytest.approx(2.0)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 1e-4
+    assert learning_rate(505, 1000, 2.0, 0.01) == pytest.approx(1.0)
+
+
+def test_effective_rank_counts_directions():
+    torch.manual_seed(0)
+    assert effective_rank(torch.randn(4000, 12)) == pytest.approx(12, rel=0.02)
+    assert effective_rank(torch.randn(4000, 3) @ torch.eye(3, 12)) == pytest.approx(3, rel=0.02)
+    assert effective_rank(torch.ones(50, 12)) == 1.0
+    line = torch.linspace(-1, 1, 50)[:, None] * torch.ones(1, 12)
+    assert effective_rank(line) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_generators_are_restored(tmp_path):
+    def draw():
+        return torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random(), random.gauss(0, 1)
+
+    random.gauss(0, 1)  # leaves a second number cached
+    write_checkpoint(tmp_path / "c.pt", {"generators": rng_state(torch.device("cpu"))})
+    first = draw()
+    restore_rng(read_checkpoint(tmp_path / "c.pt")["generators"], torch.device("cpu"))
+    assert draw() == first
+
+
+def test_log_drops_rows_after_the_step_that_it_goes_on_from(tmp_path):
+    log = Log(tmp_path, 10, 0, tensorboard=False, progress=False)
+    for step in (1, 2, 3):
+        log.write({"step": step, "loss": step / 3})
+    log.close()
+    log = Log(tmp_path, 10, 2, tensorboard=False, progress=False)
+    log.write({"step": 3, "loss": 7.0})
+    log.close()
+    assert read_metrics(tmp_path / "metrics.csv") == [
+        {"step": 1, "loss": pytest.approx(1 / 3)},
+        {"step": 2, "loss": pytest.approx(2 / 3)},
+        {"step": 3, "loss": 7.0},
+    ]
