@@ -109,7 +109,10 @@ static void window_attention(const WindowAttention& args, Precision precision, R
 // Full attention: two GEMMs with the register tiles of gemm.inl.h, and a softmax between them
 // ---------------------------------------------------------------------------------------------------------------------
 
-// Scratch of one head, in 32-bit words: K and V as GEMM weights, and kTileRows queries with their scores.
+constexpr int kAttentionRows = DotF32::kRows;
+static_assert(AttentionDot::kRows == kAttentionRows);
+
+// Scratch of one head, in 32-bit words: K and V as GEMM weights, and kAttentionRows queries with their scores.
 struct AttentionScratch {
   std::int64_t depth;                            // words of a query (at most)
   std::int64_t keys;                             // tokens, rounded up to whole panels
@@ -121,9 +124,9 @@ struct AttentionScratch {
     k = 0;
     v = k + keys * depth;
     query = v + keys * columns;
-    score = query + kTileRows * depth;
-    tile = score + kTileRows * keys;
-    total = tile + kTileRows * kTileColumns;
+    score = query + kAttentionRows * depth;
+    tile = score + kAttentionRows * keys;
+    total = tile + kAttentionRows * kTileColumns;
   }
 };
 
@@ -200,8 +203,8 @@ static void full_attention_as(const FullAttention& args) {
                       scratch + layout.k);
   pack_values<Dot, Row>(static_cast<const char*>(args.v), stride, args.tokens, layout.keys, args.head_dim,
                         layout.columns, scratch + layout.v);
-  for (std::int64_t t = args.first; t < args.last; t += kTileRows) {
-    const std::int64_t rows = args.last - t < kTileRows ? args.last - t : kTileRows;
+  for (std::int64_t t = args.first; t < args.last; t += kAttentionRows) {
+    const std::int64_t rows = args.last - t < kAttentionRows ? args.last - t : kAttentionRows;
     const Multiply multiply_rows = select_multiply<Dot>(rows);
     for (std::int64_t r = 0; r < rows; ++r) {
       const Row row(static_cast<const char*>(args.q) + (t + r) * stride);
@@ -214,7 +217,7 @@ static void full_attention_as(const FullAttention& args) {
                     reinterpret_cast<const char*>(scratch + layout.k + j * depth), depth, kZeros,
                     scratch + layout.score + j, layout.keys);
     }
-    float inverse[kTileRows];
+    float inverse[kAttentionRows];
     for (std::int64_t r = 0; r < rows; ++r)
       inverse[r] = softmax_row<Dot>(score + r * layout.keys, args.tokens, layout.keys);
     const std::int64_t words = layout.keys / Dot::kGroup;

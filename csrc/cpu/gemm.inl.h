@@ -47,7 +47,7 @@ using Multiply = void (*)(const char*, std::int64_t, const char*, std::int64_t, 
                           std::int64_t);
 
 // multiply<Dot, rows>, 1 <= rows <= R.
-template <class Dot, int R = kTileRows>
+template <class Dot, int R = Dot::kRows>
 static Multiply select_multiply(std::int64_t rows) {
   if constexpr (R == 1) {
     return multiply<Dot, 1>;
@@ -60,11 +60,12 @@ template <class Dot>
 static void run(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& epilogue, void* y,
                 std::int64_t y_stride) {
   if (rows == 0) return;
-  alignas(64) std::uint32_t tile[kTileRows * kTileColumns];
+  constexpr std::int64_t kRows = Dot::kRows;
+  alignas(64) std::uint32_t tile[kRows * kTileColumns];
   const Finish finish_tile = select_finish<Dot::kPrecision>(epilogue);
   const std::int64_t words = padded_k<Dot::kPrecision>(w.k) / Dot::kGroup;
   const std::int64_t stride = x.stride * 4 / Dot::kGroup;  // bytes
-  const std::int64_t tiles = (rows + kTileRows - 1) / kTileRows;
+  const std::int64_t tiles = (rows + kRows - 1) / kRows;
   // Tiles of (nearly) equal height: a last one of few rows would leave most of the multipliers waiting.
   const std::int64_t height = rows / tiles, taller = rows % tiles;
   const Multiply multiply_tall = select_multiply<Dot>(taller ? height + 1 : height);

@@ -19,10 +19,7 @@ using F = __m512;   // kLanes floats
 using I = __m512i;  // kLanes 32-bit integers
 constexpr int kLanes = 16;
 
-// GEMM register tile: kTileRows x (kTileVectors * kLanes) accumulators; with the weights and a broadcast in 32
-// registers.
-constexpr int kTileRows = 12;
-constexpr int kTileVectors = 2;
+constexpr int kTileVectors = 2;  // of a GEMM register tile; its rows are the Dot types'
 
 LEWM_INLINE __mmask16 first_lanes(std::int64_t n) {
   return static_cast<__mmask16>(n >= kLanes ? 0xffffu : n <= 0 ? 0u : (1u << n) - 1u);

@@ -1,0 +1,58 @@
+// Dot products of 32-bit words for gemm.inl.h. Include after vec_avx2.h.
+#pragma once
+
+#include "cpu/kernels.h"
+
+namespace lewm::cpu::avx2 {
+
+struct DotF32 {
+  using Vector = F;
+  static constexpr Precision kPrecision = Precision::fp32;
+  static constexpr int kGroup = 1;  // elements of k in a word
+  static constexpr int kRows = 6;   // 12 sums, 2 weights and a broadcast in 16 registers
+  static LEWM_METHOD F load(const void* p) { return _mm256_loadu_ps(static_cast<const float*>(p)); }
+  static LEWM_METHOD F broadcast(const void* p) { return set(*static_cast<const float*>(p)); }
+  static LEWM_METHOD F dot(F sum, F x, F w) { return fma(x, w, sum); }
+  static LEWM_METHOD void store(std::uint32_t* p, F x) { _mm256_storeu_ps(reinterpret_cast<float*>(p), x); }
+};
+
+// fp32 arithmetic on the two halves of a word; the compiler splits each weight and each broadcast once.
+struct DotBf16 {
+  using Vector = I;  // bit patterns: a sum is kLanes floats, a word two bf16
+  static constexpr Precision kPrecision = Precision::bf16;
+  static constexpr int kGroup = 2;
+  static constexpr int kRows = 4;
+  static LEWM_METHOD F first(I x) { return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)); }
+  static LEWM_METHOD F second(I x) {
+    return _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
+  static LEWM_METHOD I load(const void* p) { return load_i(p); }
+  static LEWM_METHOD I broadcast(const void* p) { return broadcast_word(p); }
+  static LEWM_METHOD I dot(I sum, I x, I w) {
+    const F half = fma(first(x), first(w), _mm256_castsi256_ps(sum));
+    return _mm256_castps_si256(fma(second(x), second(w), half));
+  }
+  static LEWM_METHOD void store(std::uint32_t* p, I x) { store_i(p, x); }
+};
+
+// x unsigned, w signed. vpmaddubsw would saturate its 16-bit sums, so even and odd bytes are widened and multiplied by
+// vpmaddwd, which is exact.
+struct DotInt8 {
+  using Vector = I;
+  static constexpr Precision kPrecision = Precision::int8;
+  static constexpr int kGroup = 4;
+  static constexpr int kRows = 4;
+  static LEWM_METHOD I load(const void* p) { return load_i(p); }
+  static LEWM_METHOD I broadcast(const void* p) { return broadcast_word(p); }
+  static LEWM_METHOD I dot(I sum, I x, I w) {
+    const I x_even = _mm256_and_si256(x, _mm256_set1_epi16(0xff)), x_odd = _mm256_srli_epi16(x, 8);
+    const I w_even = _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), w_odd = _mm256_srai_epi16(w, 8);
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(x_even, w_even));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(x_odd, w_odd));
+  }
+  static LEWM_METHOD void store(std::uint32_t* p, I x) { store_i(p, x); }
+};
+
+using AttentionDot = DotF32;  // of full attention with bf16 storage
+
+}  // namespace lewm::cpu::avx2
