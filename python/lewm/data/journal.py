@@ -169,14 +169,13 @@ class JournaledFile(io.RawIOBase):
             if count == 0:
                 raise Error(f"{self.path}: the file was cut while it was being written")
             done += count
-        for page in self._pages_in(self._position, wanted):
-            start = max(page * self._PAGE, self._position)
-            end = min((page + 1) * self._PAGE, self._position + wanted)
+        held = max(0, min(wanted, self._committed - self._position))
+        for page in self._pages_in(self._position, held):
             if page in self._pages:
-                within = start - page * self._PAGE
-                view[start - self._position : end - self._position] = self._pages[page][
-                    within : within + end - start
-                ]
+                start = max(page * self._PAGE, self._position)
+                end = min((page + 1) * self._PAGE, self._position + held)
+                content = memoryview(self._pages[page])[start - page * self._PAGE :]
+                view[start - self._position : end - self._position] = content[: end - start]
         self._position += wanted
         return wanted
 

@@ -217,8 +217,10 @@ class EpisodeWriter:
         for name, value in self._attributes.items():
             if name not in file.attrs:
                 raise ValueError(f"{name}: expected {value!r}, {self.path} does not say")
-            if file.attrs[name] != value:
-                raise ValueError(f"{name}: {self.path} was written with {file.attrs[name]!r}, got {value!r}")
+            held = file.attrs[name]
+            held = held.item() if isinstance(held, np.generic) else held
+            if held != value:
+                raise ValueError(f"{name}: {self.path} was written with {held!r}, got {value!r}")
 
     def _require_same_columns(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         if set(arrays) != set(self._columns):

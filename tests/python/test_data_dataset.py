@@ -1,0 +1,273 @@
+"""TrajectoryDataset: the windows of a file, from any storage, and what it says about files that are wrong."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import lewm
+from lewm.data import EpisodeFile, TrajectoryDataset
+
+FRAMES, SKIP, SIZE = 3, 2, 8
+LENGTHS = (9, 5, 6, 14)  # a window spans 6 rows: 4, 0, 1 and 9 of them
+
+
+def columns_of(lengths: tuple[int, ...] = LENGTHS) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(1)
+    rows = sum(lengths)
+    action = rng.normal(2.0, 3.0, (rows, 2)).astype(np.float32)
+    action[np.cumsum(lengths) - 1] = np.nan
+    return {
+        "pixels": rng.integers(0, 256, (rows, SIZE, SIZE, 3), dtype=np.uint8),
+        "action": action,
+        "state": rng.normal(size=(rows, 4)),
+        "ep_len": np.array(lengths, np.int32),
+        "ep_offset": np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64),
+    }
+
+
+def write(path: Path, columns: dict[str, np.ndarray], **pixel_options: object) -> Path:
+    with h5py.File(path, "w") as file:
+        for name, values in columns.items():
+            file.create_dataset(name, data=values, **(pixel_options if name == "pixels" else {}))
+    return path
+
+
+def expected_window(columns: dict[str, np.ndarray], start: int) -> dict[str, np.ndarray]:
+    """The definition, spelled out: frames SKIP apart, and the actions from each of them to the next."""
+    action = columns["action"].astype(np.float64)
+    kept = action[~np.isnan(action).any(axis=1)]
+    standard = np.nan_to_num((action - kept.mean(axis=0)) / kept.std(axis=0), nan=0.0)
+    rows = [start + t * SKIP for t in range(FRAMES)]
+    return {
+        "pixels": columns["pixels"][rows],
+        "action": np.stack([standard[row : row + SKIP].ravel() for row in rows]),
+        "state": columns["state"][rows],
+    }
+
+
+def storages() -> dict[str, dict[str, object]]:
+    import hdf5plugin
+
+    frame = (SIZE, SIZE, 3)
+    return {
+        "contiguous": {},
+        "chunk of one": {"chunks": (1, *frame)},
+        "chunk of five": {"chunks": (5, *frame)},
+        "split frames": {"chunks": (4, 4, SIZE, 3)},
+        "gzip": {"chunks": (3, *frame), "compression": "gzip"},
+        "lzf": {"chunks": (1, *frame), "compression": "lzf", "shuffle": True},
+        "blosc": {"chunks": (2, *frame), **hdf5plugin.Blosc(cname="zstd")},
+        "checksummed": {"chunks": (1, *frame), "fletcher32": True},
+    }
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+@pytest.mark.parametrize("storage", list(storages()))
+def test_windows_follow_the_definition_from_any_storage(
+    tmp_path: Path, storage: str, in_memory: bool
+) -> None:
+    columns = columns_of()
+    path = write(tmp_path / "a.h5", columns, **storages()[storage])
+    data = TrajectoryDataset(path, FRAMES, SKIP, columns=("state",), in_memory=in_memory)
+    starts = [*range(0, 4), 14, *range(20, 29)]
+    assert len(data) == data.num_windows == len(starts)
+    for index, start in enumerate(starts):
+        window, expected = data[index], expected_window(columns, start)
+        assert window.keys() == expected.keys()
+        np.testing.assert_array_equal(window["pixels"], expected["pixels"])
+        np.testing.assert_array_equal(window["state"], expected["state"])
+        np.testing.assert_allclose(window["action"], expected["action"], atol=1e-6)
+    assert window["pixels"].dtype == torch.uint8 and window["action"].dtype == torch.float32
+
+
+def test_sizes_and_scaling(tmp_path: Path) -> None:
+    columns = columns_of()
+    data = TrajectoryDataset(write(tmp_path / "a.h5", columns), FRAMES, SKIP)
+    assert (data.image_size, data.action_dim, data.span) == (SIZE, 2, FRAMES * SKIP)
+    kept = columns["action"][~np.isnan(columns["action"]).any(axis=1)].astype(np.float64)
+    np.testing.assert_allclose(data.action_scaling["mean"], kept.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(data.action_scaling["std"], kept.std(axis=0), rtol=1e-6)
+
+
+def test_an_action_that_never_changes_standardises_to_zero(tmp_path: Path) -> None:
+    columns = columns_of()
+    columns["action"][:, 1] = np.where(np.isnan(columns["action"][:, 1]), np.nan, 7.0)
+    data = TrajectoryDataset(write(tmp_path / "a.h5", columns), FRAMES, SKIP)
+    batch = data[list(range(len(data)))]
+    assert torch.isfinite(batch["action"]).all()
+    assert (batch["action"][..., 1::2] == 0).all()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_gives_the_same_windows(tmp_path: Path, workers: int) -> None:
+    path = write(tmp_path / "a.h5", columns_of(), chunks=(1, SIZE, SIZE, 3), compression="gzip")
+    data = TrajectoryDataset(path, FRAMES, SKIP, in_memory=False)
+    data[0]  # an open handle in the parent must not be used by its children
+    loader = torch.utils.data.DataLoader(data, batch_size=5, num_workers=workers)
+    pixels = torch.cat([batch["pixels"] for batch in loader])
+    action = torch.cat([batch["action"] for batch in loader])
+    whole = data[list(range(len(data)))]
+    assert torch.equal(pixels, whole["pixels"]) and torch.equal(action, whole["action"])
+
+
+def test_batches_keep_the_order_asked_for(tmp_path: Path) -> None:
+    data = TrajectoryDataset(write(tmp_path / "a.h5", columns_of()), FRAMES, SKIP, in_memory=False)
+    order = [11, 0, 7, 7, -1]
+    batch = data[order]
+    for row, index in enumerate(order):
+        assert torch.equal(batch["pixels"][row], data[index]["pixels"])
+    assert torch.equal(data[-1]["pixels"], data[len(data) - 1]["pixels"])
+    for outside in (len(data), -len(data) - 1):
+        with pytest.raises(IndexError, match="of 14"):
+            data[outside]
+
+
+def test_a_split_is_by_episode_disjoint_and_repeatable(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", columns_of((8,) * 20))
+    data = TrajectoryDataset(path, FRAMES, SKIP)
+    train, val = data.split(0.2, seed=3)
+    assert len(val.episodes) == 4
+    assert sorted([*train.episodes, *val.episodes]) == list(range(20))
+    assert len(train) + len(val) == len(data)
+    again = TrajectoryDataset(path, FRAMES, SKIP).split(0.2, seed=3)[1]
+    assert again.episodes.tolist() == val.episodes.tolist()
+    assert data.split(0.2, seed=4)[1].episodes.tolist() != val.episodes.tolist()
+    assert val.action_scaling == data.action_scaling
+    starts = {int(row) // 8 for row in val.window_starts(range(len(val)))}
+    assert starts == set(val.episodes.tolist())
+    with pytest.raises(ValueError, match="fraction"):
+        data.split(0.0)
+    with pytest.raises(ValueError, match="none to train on"):
+        data.subset([0]).split(0.5)
+
+
+def test_short_episodes_are_left_out_and_only_short_ones_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", columns_of())
+    assert TrajectoryDataset(path, FRAMES, SKIP).episodes.tolist() == [0, 2, 3]
+    with pytest.raises(ValueError, match=r"a window needs 30 rows .* has 14"):
+        TrajectoryDataset(path, 15, 2)
+    with pytest.raises(ValueError, match="a window needs 6 rows"):
+        TrajectoryDataset(path, FRAMES, SKIP, episodes=[1])
+
+
+def test_a_pickled_data_set_reads_on(tmp_path: Path) -> None:
+    data = TrajectoryDataset(write(tmp_path / "a.h5", columns_of()), FRAMES, SKIP, in_memory=False)
+    first = data[3]
+    copy = pickle.loads(pickle.dumps(data))
+    assert torch.equal(copy[3]["pixels"], first["pixels"])
+
+
+def test_a_given_scaling_is_used(tmp_path: Path) -> None:
+    columns = columns_of()
+    path = write(tmp_path / "a.h5", columns)
+    data = TrajectoryDataset(path, FRAMES, SKIP, action_scaling={"mean": [1.0, -1.0], "std": [2.0, 4.0]})
+    np.testing.assert_allclose(data[0]["action"][0, :2], (columns["action"][0] - [1, -1]) / [2, 4], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"action_scaling.mean: expected 2 numbers"):
+        TrajectoryDataset(path, FRAMES, SKIP, action_scaling={"mean": [1.0], "std": [2.0]})
+
+
+@pytest.mark.parametrize("name", ["pixels", "action"])
+def test_a_missing_column_is_named(tmp_path: Path, name: str) -> None:
+    columns = columns_of()
+    del columns[name]
+    left = sorted(set(columns) - {"ep_len", "ep_offset"})
+    with pytest.raises(lewm.Error, match=rf"no column '{name}', there are {left}".replace("[", r"\[")):
+        TrajectoryDataset(write(tmp_path / "a.h5", columns), FRAMES, SKIP)
+
+
+def test_a_missing_extra_column_is_named(tmp_path: Path) -> None:
+    with pytest.raises(lewm.Error, match="no column 'velocity'"):
+        TrajectoryDataset(write(tmp_path / "a.h5", columns_of()), FRAMES, SKIP, columns=("velocity",))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("ep_len", None, "no 'ep_len'"),
+        ("ep_len", np.array([9, 5, 6]), "ep_len has 3 entries, ep_offset has 4"),
+        ("ep_len", np.array([9, 5, 0, 14]), "episode 2 has length 0"),
+        ("ep_len", np.array([9.0, 5.0, 6.0, 14.0]), "expected \\(E,\\) integers"),
+        ("ep_len", np.array([9, 5, 7, 14]), "episodes 2 and 3 of ep_offset overlap"),
+        ("ep_len", np.array([9, 5, 6, 15]), "has 34 rows, the episodes need 35"),
+        ("ep_offset", np.array([-1, 9, 14, 20]), "episode 0 has length 9 and offset -1"),
+        ("pixels", np.zeros((34, SIZE, SIZE, 3), np.float32), "pixels: expected \\(N, H, W, 3\\) uint8"),
+        ("pixels", np.zeros((34, 3, SIZE, SIZE), np.uint8), "pixels: expected \\(N, H, W, 3\\) uint8"),
+        ("pixels", np.zeros((30, SIZE, SIZE, 3), np.uint8), "pixels has 30 rows, the episodes need 34"),
+        ("action", np.zeros((34, 2), np.int32), "action: expected \\(N, A\\) floats"),
+        ("action", np.zeros(34, np.float32), "action: expected \\(N, A\\) floats"),
+        ("action", np.full((34, 2), np.inf, np.float32), "action: step 0 of episode 0"),
+    ],
+)
+def test_an_inconsistent_file_is_refused(
+    tmp_path: Path, name: str, values: np.ndarray | None, message: str
+) -> None:
+    columns = columns_of()
+    if values is None:
+        del columns[name]
+    else:
+        columns[name] = values
+    with pytest.raises(lewm.Error, match=message):
+        TrajectoryDataset(write(tmp_path / "a.h5", columns), FRAMES, SKIP)
+
+
+def test_nan_before_the_last_row_of_an_episode_is_refused(tmp_path: Path) -> None:
+    columns = columns_of()
+    columns["action"][16, 1] = np.nan
+    with pytest.raises(lewm.Error, match=r"step 2 of episode 2 .* only the last row"):
+        TrajectoryDataset(write(tmp_path / "a.h5", columns), FRAMES, SKIP)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no file"):
+        TrajectoryDataset(tmp_path / "a.h5")
+    (tmp_path / "text.h5").write_text("text")
+    with pytest.raises(lewm.Error, match="not a readable HDF5 file"):
+        TrajectoryDataset(tmp_path / "text.h5")
+    whole = write(tmp_path / "whole.h5", columns_of()).read_bytes()
+    (tmp_path / "cut.h5").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(lewm.Error, match="not a readable HDF5 file"):
+        TrajectoryDataset(tmp_path / "cut.h5")
+
+
+@pytest.mark.parametrize(
+    "options", [{"frames": 0}, {"frame_skip": 0}, {"frames": 2.5}, {"frames": True}, {"in_memory": "yes"}]
+)
+def test_bad_arguments_are_named(tmp_path: Path, options: dict) -> None:
+    path = write(tmp_path / "a.h5", columns_of())
+    with pytest.raises(ValueError, match=next(iter(options))):
+        TrajectoryDataset(path, **options)
+    with pytest.raises(ValueError, match="episodes: expected indices below 4"):
+        TrajectoryDataset(path, FRAMES, SKIP, episodes=[4])
+
+
+def test_a_file_left_open_by_an_swmr_writer_is_read(tmp_path: Path) -> None:
+    """stable-worldmodel reads with SWMR; a file whose SWMR writer was killed opens in no other way."""
+    path = tmp_path / "a.h5"
+    child = os.fork()
+    if child == 0:
+        file = h5py.File(path, "w", libver="latest")
+        for name, values in columns_of().items():
+            file.create_dataset(name, data=values)
+        file.swmr_mode = True
+        file.flush()
+        os._exit(0)
+    os.waitpid(child, 0)
+    with pytest.raises(OSError):
+        h5py.File(path, "r")
+    assert len(TrajectoryDataset(path, FRAMES, SKIP)) == 14
+
+
+def test_the_file_says_what_is_in_it(tmp_path: Path) -> None:
+    file = EpisodeFile(write(tmp_path / "a.h5", columns_of()))
+    assert file.columns == ["action", "pixels", "state"] and file.episodes == 4
+    np.testing.assert_array_equal(file.read("state", 2, 8, 3), columns_of()["state"][2:8:3])
+    file.close()
+    assert file.columns == ["action", "pixels", "state"]

@@ -1,0 +1,304 @@
+"""EpisodeWriter: what it writes, what it refuses, and that a killed writer costs at most the episode in progress."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import lewm
+from lewm.data import EpisodeFile, EpisodeWriter
+from lewm.data.journal import JournaledFile, journal_path, recover
+from lewm.data.writer import COMPRESSIONS
+
+
+def episode(length: int, seed: int = 0, size: int = 16) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    action = rng.normal(size=(length, 2)).astype(np.float32)
+    action[-1] = np.nan
+    return {
+        "pixels": rng.integers(0, 256, (length, size, size, 3), dtype=np.uint8),
+        "action": action,
+        "state": rng.normal(size=(length, 3)),
+    }
+
+
+def assert_holds(path: Path, episodes: list[dict[str, np.ndarray]]) -> None:
+    """The file, read by plain h5py, holds exactly these episodes end to end."""
+    with h5py.File(path, "r") as file:
+        lengths = [len(columns["action"]) for columns in episodes]
+        assert file["ep_len"][:].tolist() == lengths
+        assert file["ep_offset"][:].tolist() == np.concatenate([[0], np.cumsum(lengths)[:-1]]).tolist()
+        for name in episodes[0]:
+            np.testing.assert_array_equal(
+                file[name][:], np.concatenate([columns[name] for columns in episodes])
+            )
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_rows_come_back_whatever_the_compression(tmp_path: Path, compression: str) -> None:
+    episodes = [episode(length, seed) for seed, length in enumerate((7, 1, 12))]
+    with EpisodeWriter(
+        tmp_path / "a.h5", compression=compression, attributes={"env": "x", "seed": 3}
+    ) as writer:
+        writer.write_episodes(episodes)
+        assert (writer.episodes, writer.rows) == (3, 20)
+    if compression == "blosc":
+        import hdf5plugin  # noqa: F401
+    assert_holds(tmp_path / "a.h5", episodes)
+    assert EpisodeFile(tmp_path / "a.h5").attributes == {"env": "x", "seed": 3}
+
+
+def test_columns_have_the_documented_types(tmp_path: Path) -> None:
+    with EpisodeWriter(tmp_path / "a.h5") as writer:
+        writer.write_episode(episode(4))
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["pixels"].dtype == np.uint8 and file["pixels"].shape == (4, 16, 16, 3)
+        assert file["action"].dtype == np.float32
+
+
+def test_a_missing_last_action_is_written_as_nan(tmp_path: Path) -> None:
+    columns = episode(5)
+    with EpisodeWriter(tmp_path / "a.h5") as writer:
+        writer.write_episode({**columns, "action": columns["action"][:-1].astype(np.float64)})
+    assert_holds(tmp_path / "a.h5", [columns])
+
+
+def test_a_second_writer_continues_the_file(tmp_path: Path) -> None:
+    episodes = [episode(5, seed) for seed in range(4)]
+    for part in (episodes[:2], episodes[2:]):
+        with EpisodeWriter(tmp_path / "a.h5", attributes={"seed": 1}) as writer:
+            writer.write_episodes(part)
+    assert_holds(tmp_path / "a.h5", episodes)
+
+
+def test_a_continued_file_equals_one_written_in_one_go(tmp_path: Path) -> None:
+    episodes = [episode(5 + seed, seed) for seed in range(6)]
+    with EpisodeWriter(tmp_path / "whole.h5") as writer:
+        writer.write_episodes(episodes)
+    for columns in episodes:
+        with EpisodeWriter(tmp_path / "parts.h5") as writer:
+            writer.write_episode(columns)
+    with h5py.File(tmp_path / "whole.h5") as whole, h5py.File(tmp_path / "parts.h5") as parts:
+        assert set(whole) == set(parts)
+        for name in whole:
+            np.testing.assert_array_equal(whole[name][:], parts[name][:])
+
+
+def test_overwrite_starts_anew(tmp_path: Path) -> None:
+    with EpisodeWriter(tmp_path / "a.h5") as writer:
+        writer.write_episode(episode(5, 0))
+    with EpisodeWriter(tmp_path / "a.h5", overwrite=True) as writer:
+        assert writer.episodes == 0
+        writer.write_episode(episode(5, 1))
+    assert_holds(tmp_path / "a.h5", [episode(5, 1)])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"pixels": None}, ValueError, "expected 'pixels' and 'action'"),
+        ({"pixels": np.zeros((5, 8, 8, 3), np.float32)}, TypeError, "pixels: expected uint8, got float32"),
+        ({"pixels": np.zeros((5, 3, 8, 8), np.uint8)}, ValueError, r"pixels: expected \(T, H, W, 3\)"),
+        ({"pixels": np.zeros((0, 8, 8, 3), np.uint8)}, ValueError, r"pixels: expected .* T >= 1"),
+        (
+            {"action": np.zeros((3, 2), np.float32)},
+            ValueError,
+            r"action: expected \(5, A\) or \(4, A\), got \(3, 2\)",
+        ),
+        ({"action": np.zeros(5, np.float32)}, ValueError, "action: expected"),
+        ({"action": np.array([["a", "b"]] * 5)}, TypeError, "action: expected numbers"),
+        ({"state": np.zeros((4, 3))}, ValueError, r"state: expected 5 rows as in pixels, got \(4, 3\)"),
+        ({"state": np.array([["x"]] * 5)}, TypeError, "state: expected numbers"),
+        ({"ep_len": np.zeros(5)}, ValueError, "'ep_len' is kept by the writer"),
+    ],
+)
+def test_a_bad_episode_is_refused_by_name(tmp_path: Path, change: dict, error: type, message: str) -> None:
+    columns = {name: value for name, value in {**episode(5), **change}.items() if value is not None}
+    with EpisodeWriter(tmp_path / "a.h5") as writer, pytest.raises(error, match=message):
+        writer.write_episode(columns)
+    assert not (tmp_path / "a.h5").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_action_that_is_no_number_is_refused(tmp_path: Path, value: float) -> None:
+    columns = episode(5)
+    columns["action"][2, 1] = value
+    with EpisodeWriter(tmp_path / "a.h5") as writer, pytest.raises(ValueError, match="row 2 is"):
+        writer.write_episode(columns)
+
+
+def test_another_shape_or_column_is_refused_and_the_file_stays_good(tmp_path: Path) -> None:
+    with EpisodeWriter(tmp_path / "a.h5") as writer:
+        writer.write_episode(episode(5, 0))
+        with pytest.raises(ValueError, match=r"pixels: expected \(T, 16, 16, 3\)"):
+            writer.write_episode(episode(5, 1, size=8))
+        with pytest.raises(ValueError, match="columns: expected"):
+            writer.write_episode({**episode(5, 1), "reward": np.zeros(5)})
+        writer.write_episode(episode(6, 2))
+    assert_holds(tmp_path / "a.h5", [episode(5, 0), episode(6, 2)])
+
+
+def test_other_attributes_are_refused(tmp_path: Path) -> None:
+    with EpisodeWriter(tmp_path / "a.h5", attributes={"seed": 1}) as writer:
+        writer.write_episode(episode(5))
+    with pytest.raises(ValueError, match=r"seed: .* was written with 1, got 2"):
+        EpisodeWriter(tmp_path / "a.h5", attributes={"seed": 2})
+    with pytest.raises(ValueError, match="env: expected 'x'"):
+        EpisodeWriter(tmp_path / "a.h5", attributes={"env": "x"})
+
+
+def test_bad_places_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        EpisodeWriter(tmp_path / "no" / "a.h5")
+    with pytest.raises(ValueError, match="compression: expected one of"):
+        EpisodeWriter(tmp_path / "a.h5", compression="zip")
+    (tmp_path / "text.h5").write_text("not HDF5")
+    with pytest.raises(lewm.Error, match="not an HDF5 file"):
+        EpisodeWriter(tmp_path / "text.h5")
+    assert (tmp_path / "text.h5").read_text() == "not HDF5"
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["pixels"] = np.zeros((2, 8, 8, 3), np.uint8)
+    with pytest.raises(lewm.Error, match="no column 'action'"):
+        EpisodeWriter(tmp_path / "other.h5")
+
+
+def test_a_second_writer_at_the_same_time_is_refused(tmp_path: Path) -> None:
+    with EpisodeWriter(tmp_path / "a.h5") as writer:
+        writer.write_episode(episode(5))
+        with pytest.raises(lewm.Error, match="another process is writing"):
+            EpisodeWriter(tmp_path / "a.h5")
+    EpisodeWriter(tmp_path / "a.h5").close()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_writing_after_close_is_refused(tmp_path: Path) -> None:
+    writer = EpisodeWriter(tmp_path / "a.h5")
+    writer.close()
+    writer.close()
+    with pytest.raises(ValueError, match="closed"):
+        writer.write_episode(episode(5))
+
+
+def test_every_episode_is_readable_by_plain_hdf5_before_close(tmp_path: Path) -> None:
+    """What write_episode returned from is on disk, complete: a copy made at that moment opens and holds it."""
+    episodes = [episode(3 + seed, seed) for seed in range(5)]
+    with EpisodeWriter(tmp_path / "a.h5", compression="gzip") as writer:
+        for count, columns in enumerate(episodes, 1):
+            writer.write_episode(columns)
+            (tmp_path / "copy.h5").write_bytes((tmp_path / "a.h5").read_bytes())
+            assert_holds(tmp_path / "copy.h5", episodes[:count])
+
+
+# ---- the journal -------------------------------------------------------------------------------------------------
+
+
+def test_the_committed_state_stays_until_the_next_commit(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    before = bytes(range(256)) * 40
+    path.write_bytes(before)
+    file = JournaledFile(path)
+    file.seek(4090)
+    file.write(b"across two pages")
+    file.seek(len(before) - 3)
+    file.write(b"past the end")
+    assert path.read_bytes()[: len(before)] == before
+    file.seek(0)
+    seen = file.read()
+    assert seen[4090:4106] == b"across two pages" and seen.endswith(b"past the end")
+    file.commit()
+    assert path.read_bytes() == seen
+    file.close()
+
+
+def test_cutting_the_file_waits_for_the_commit(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    file = JournaledFile(path)
+    file.truncate(4)
+    assert path.read_bytes() == b"0123456789"
+    file.commit()
+    assert path.read_bytes() == b"0123"
+    file.close()
+
+
+def interrupted_commit(path: Path) -> bytes:
+    """Leaves ``path`` as a process killed between journal and file does; returns what the commit meant to write."""
+    path.write_bytes(b"old" * 5000)
+    file = JournaledFile(path)
+    file.seek(5)
+    file.write(b"new state")
+    file.seek(0)
+    intended = file.read()
+    file._write_journal(durable=False)
+    file.close()
+    return intended
+
+
+def test_an_interrupted_commit_is_completed(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    intended = interrupted_commit(path)
+    assert path.read_bytes() != intended
+    assert recover(path)
+    assert path.read_bytes() == intended and not journal_path(path).exists()
+    assert not recover(path)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-1], lambda data: data[:10], lambda data: data[:-1] + b"\0"]
+)
+def test_a_damaged_journal_changes_nothing(tmp_path: Path, damage) -> None:
+    path = tmp_path / "file"
+    interrupted_commit(path)
+    before = path.read_bytes()
+    journal = journal_path(path)
+    journal.write_bytes(damage(journal.read_bytes()))
+    assert recover(path)
+    assert path.read_bytes() == before and not journal.exists()
+
+
+_ENDLESS_WRITER = textwrap.dedent(
+    """
+    import sys
+    sys.path.insert(0, sys.argv[2])
+    from test_data_writer import EpisodeWriter, episode
+    with EpisodeWriter(sys.argv[1], compression="lzf") as writer:
+        for seed in range(writer.episodes, 100000):
+            writer.write_episode(episode(20, seed))
+            print(seed, flush=True)
+    """
+)
+
+
+def test_a_killed_writer_loses_at_most_the_episode_in_progress(tmp_path: Path) -> None:
+    """SIGKILL at random moments, each time continuing: all episodes reported as written are there, intact."""
+    path = tmp_path / "a.h5"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _ENDLESS_WRITER, str(path), str(Path(__file__).parent)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(rng.uniform(0.0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        reported = [int(line) for line in process.stdout.read().split()]
+        process.wait()
+        with h5py.File(path, "r") as file:  # without any help of ours
+            plainly_readable = len(file["ep_len"])
+        held = EpisodeFile(path).episodes
+        assert held >= plainly_readable
+        assert held >= max(reported, default=0) + 1
+    assert_holds(path, [episode(20, seed) for seed in range(held)])
