@@ -1,0 +1,108 @@
+// What the model benches share: random weights, options, and the ceiling that a figure is compared with.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../../tests/cpp/naive_model.h"
+#include "core/arena.h"
+#include "core/thread_pool.h"
+#include "cpu/isa.h"
+#include "model/linear.h"
+#include "model/model.h"
+
+namespace model_bench {
+
+using lewm::Precision;
+constexpr const char* kPrecisionNames[] = {"fp32", "bf16", "int8"};
+
+// Options of the form name=value, with defaults.
+class Options {
+ public:
+  Options(int argc, char** argv) : arguments_(argv + 1, argv + argc) {}
+  std::string text(const std::string& name, const std::string& otherwise) const {
+    for (const std::string& argument : arguments_) {
+      if (argument.starts_with(name + "=")) return argument.substr(name.size() + 1);
+    }
+    return otherwise;
+  }
+  std::int64_t number(const std::string& name, std::int64_t otherwise) const {
+    const std::string value = text(name, "");
+    return value.empty() ? otherwise : std::atoll(value.c_str());
+  }
+
+ private:
+  std::vector<std::string> arguments_;
+};
+
+struct Tier {
+  lewm::cpu::Isa isa;
+  Precision precision;
+};
+
+// The tiers of isa= and precision=, or all that this machine runs (scalar only when named).
+inline std::vector<Tier> chosen_tiers(const Options& options) {
+  std::vector<Tier> all;
+  const std::string isa = options.text("isa", ""), precision = options.text("precision", "");
+  for (int i = 0; i < lewm::cpu::kIsas; ++i) {
+    const auto id = static_cast<lewm::cpu::Isa>(i);
+    if (!lewm::cpu::isa_available(id) || (isa.empty() ? i == 0 : isa != lewm::cpu::isa_name(id))) continue;
+    for (int p = 0; p < lewm::kPrecisions; ++p) {
+      if (!lewm::cpu::kernels(id).gemm[p].run || (!precision.empty() && precision != kPrecisionNames[p])) continue;
+      all.push_back({id, static_cast<Precision>(p)});
+    }
+  }
+  return all;
+}
+
+// The shortest of `repeats` calls, in seconds: others may be using this machine.
+template <class Work>
+double best_seconds(std::int64_t repeats, Work&& work) {
+  double best = 1e30;
+  for (std::int64_t i = 0; i < repeats; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return best;
+}
+
+// FLOP/s of the tier's GEMM where it is fastest: weights and rows that stay in each core's L1 or L2, all threads at
+// once.
+inline double gemm_peak(const Tier& tier, lewm::ThreadPool& pool) {
+  const lewm::cpu::Kernels& kernels = lewm::cpu::kernels(tier.isa);
+  double peak = 0;
+  for (const std::int64_t n : {64, 192, 512}) {
+    for (const std::int64_t k : {192, 512, 1024}) {
+      const std::int64_t rows = 192, calls = 4;
+      lewm::WeightMemory memory(kernels);
+      lewm::Affine layer{"peak", n, k, std::vector<double>(static_cast<std::size_t>(n * k), 0.01),
+                         std::vector<double>(static_cast<std::size_t>(n))};
+      const lewm::Linear linear = memory.pack(layer, tier.precision);
+      std::vector<lewm::cpu::Rows> x(static_cast<std::size_t>(pool.threads()));
+      std::vector<float*> y(x.size());
+      const lewm::Arena arena([&](lewm::Arena& a) {
+        for (std::size_t t = 0; t < x.size(); ++t) {
+          x[t] = take_rows(a, kernels, tier.precision, rows, k);
+          y[t] = a.take<float>(rows * n);
+        }
+      });
+      const double seconds = best_seconds(20, [&] {
+        pool.run(pool.threads(), [&](std::int64_t t, int) {
+          const auto at = static_cast<std::size_t>(t);
+          for (std::int64_t i = 0; i < calls; ++i) run_linear(kernels, linear, x[at], rows, {}, y[at], n);
+        });
+      });
+      peak = std::max(peak, 2.0 * static_cast<double>(pool.threads() * calls * rows * n * k) / seconds);
+    }
+  }
+  return peak;
+}
+
+}  // namespace model_bench
