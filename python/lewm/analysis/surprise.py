@@ -30,8 +30,8 @@ class Trajectory:
 
     frames: NDArray[np.uint8]
     """(T + 1, H, W, 3)"""
-    blocks: Array
-    """(T, A) in environment units, flattened in time order."""
+    actions: Array
+    """(T, frame_skip, action_dim) in environment units: row t leaves frame t."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def play(
         if kind is not None and block == perturb_at:
             env.perturb(kind, np.random.default_rng([seed, 1]))
         frames.append(env.render())
-    stacked = np.asarray(actions, dtype=np.float32).reshape(blocks, -1)
-    return Trajectory(frames=np.stack(frames), blocks=stacked)
+    stacked = np.asarray(actions, dtype=np.float32).reshape(blocks, frame_skip, -1)
+    return Trajectory(frames=np.stack(frames), actions=stacked)
 
 
 def surprise_of(model: Model, trajectory: Trajectory) -> Array:
@@ -102,9 +102,9 @@ def surprise_of(model: Model, trajectory: Trajectory) -> Array:
     Returns:
         (T,) float32; entry t belongs to frame t + 1.
     """
-    history, length = model.config.history, len(trajectory.blocks)
+    history, length = model.config.history, len(trajectory.actions)
     latents = model.encode(trajectory.frames)  # (T + 1, D)
-    blocks = model.standardise(trajectory.blocks)  # (T, A)
+    blocks = model.standardise(trajectory.actions)  # (T, A)
     error = np.empty(length, np.float32)
     for t in range(length):
         first = max(0, t + 1 - history)
