@@ -8,7 +8,6 @@
 #include <string>
 #include <vector>
 
-#include "core/arena.h"
 #include "core/error.h"
 #include "cpu/bf16.h"
 #include "cpu/sigreg_kernels.h"
@@ -26,6 +25,7 @@ namespace {
 constexpr std::int64_t kTileColumns = 256;          // directions worked on at once
 constexpr std::int64_t kScratchBytes = 64ll << 20;  // aimed at for the angles and sums of a tile
 constexpr std::int64_t kChunkRows = 4096;           // samples in one partial sum
+constexpr std::size_t kKeptBytes = 32u << 20;       // of workspace from one call to the next
 constexpr std::int64_t kDescentRows = 48;           // samples whose gradient is one task
 constexpr std::int64_t kNormRows = 1024;            // samples whose lengths are one task
 
@@ -147,7 +147,7 @@ class Sigreg::Pass {
         descends_(descends),
         strip_(kernels_.columns) {
     plan_tiles();
-    arena_ = Arena([this](Arena& arena) { lay_out(arena); });
+    lay_out(sigreg.workspace_);
     wide_ = needs_double();
   }
 
@@ -226,24 +226,48 @@ class Sigreg::Pass {
     dim_strips_ = ceil_div(in_.dim, strip_);
   }
 
-  void lay_out(Arena& arena) {
+  // Cuts the workspace into arrays, after a first walk that measures; what it held before does not matter.
+  void lay_out(AlignedBlock& workspace) {
+    scratch_.resize(static_cast<std::size_t>(pool_.threads()));
+    Cutter measure;
+    take_arrays(measure);
+    if (workspace.bytes() < measure.used) {
+      workspace = AlignedBlock();  // before the next one is there
+      workspace = AlignedBlock(measure.used);
+    }
+    Cutter cutter{workspace.data()};
+    take_arrays(cutter);
+  }
+
+  struct Cutter {
+    std::byte* base = nullptr;
+    std::size_t used = 0;
+
+    template <class T>
+    T* take(std::int64_t count) {
+      const std::size_t offset = used;
+      used += static_cast<std::size_t>(round_up(count * static_cast<std::int64_t>(sizeof(T)), kAlignment));
+      return base ? reinterpret_cast<T*>(base + offset) : nullptr;
+    }
+  };
+
+  void take_arrays(Cutter& cutter) {
     const std::int64_t per_sum = 2 * in_.knots * strip_;
     const std::int64_t strips = group_steps_ * tile_strips_;
-    strips_ = arena.take<float>(tile_strips_ * in_.dim * strip_);
-    sums_ = arena.take<double>(chunks_ * strips * per_sum);
-    statistics_ = arena.take<double>(strips);
-    norms_ = arena.take<double>(ceil_div(in_.steps * in_.batch, kNormRows));
+    strips_ = cutter.take<float>(tile_strips_ * in_.dim * strip_);
+    sums_ = cutter.take<double>(chunks_ * strips * per_sum);
+    statistics_ = cutter.take<double>(strips);
+    norms_ = cutter.take<double>(ceil_div(in_.steps * in_.batch, kNormRows));
     if (descends_) {
-      transposed_ = arena.take<float>(dim_strips_ * tile_columns_ * strip_);
-      coefficients_ = arena.take<float>(strips * per_sum);
-      turns_ = arena.take<float>(strips * in_.batch * strip_);
+      transposed_ = cutter.take<float>(dim_strips_ * tile_columns_ * strip_);
+      coefficients_ = cutter.take<float>(strips * per_sum);
+      turns_ = cutter.take<float>(strips * in_.batch * strip_);
     }
-    scratch_.resize(static_cast<std::size_t>(pool_.threads()));
     for (Scratch& own : scratch_) {
-      own.rows = arena.take<double>(kernels_.scratch_rows * in_.dim);
-      own.sums = arena.take<float>(per_sum);
-      own.turns = arena.take<float>(kSigregRows * strip_);
-      own.slope = descends_ ? arena.take<float>(kDescentRows * slope_stride_) : nullptr;
+      own.rows = cutter.take<double>(kernels_.scratch_rows * in_.dim);
+      own.sums = cutter.take<float>(per_sum);
+      own.turns = cutter.take<float>(kSigregRows * strip_);
+      own.slope = descends_ ? cutter.take<float>(kDescentRows * slope_stride_) : nullptr;
     }
   }
 
@@ -409,7 +433,6 @@ class Sigreg::Pass {
   std::int64_t tile_columns_ = 0, tile_strips_ = 0, group_steps_ = 0, chunks_ = 0, dim_strips_ = 0, slope_stride_ = 0;
   std::int64_t first_step_ = 0, steps_ = 0, first_column_ = 0;  // of the tile being worked on
 
-  Arena arena_;
   float* strips_ = nullptr;        // [tile strips, D, strip]
   float* transposed_ = nullptr;    // [D / strip, tile columns, strip]
   float* turns_ = nullptr;         // [group, tile strips, B, strip]
@@ -424,18 +447,26 @@ Sigreg::Sigreg(Isa isa, int threads) : pool_(threads), kernels_(select(isa)) {}
 
 double Sigreg::value(const SigregInput& input, float* gradient) {
   check(input, 1);
-  return Pass(*this, input, gradient != nullptr).value(gradient);
+  const double result = Pass(*this, input, gradient != nullptr).value(gradient);
+  trim();
+  return result;
 }
 
 void Sigreg::sums(const SigregInput& input, double* sums) {
   check(input, 0);
   Pass(*this, input, false).sums(sums);
+  trim();
 }
 
 void Sigreg::gradient(const SigregInput& input, const double* sums, double total, double scale, float* gradient) {
   check(input, 0);
   require(total >= 1, "total", "at least one sample", total);
   Pass(*this, input, true).gradient(sums, total, scale, gradient);
+  trim();
+}
+
+void Sigreg::trim() {
+  if (workspace_.bytes() > kKeptBytes) workspace_ = AlignedBlock();
 }
 
 double sigreg_statistic(const double* sums, const SigregInput& input, double total) {

@@ -16,6 +16,7 @@
 
 #include <cstdint>
 
+#include "core/arena.h"
 #include "core/thread_pool.h"
 #include "cpu/isa.h"
 
@@ -36,6 +37,7 @@ struct SigregInput {
 
 struct SigregKernels;  // sigreg_kernels.h
 
+// Its threads and workspace; one call at a time.
 class Sigreg {
  public:
   // Throws Error(unsupported) if this machine lacks `isa`. threads 0: one per core.
@@ -58,8 +60,11 @@ class Sigreg {
 
  private:
   class Pass;
+  void trim();
+
   ThreadPool pool_;
   const SigregKernels& kernels_;
+  AlignedBlock workspace_;  // reused: fresh pages would cost more than the arithmetic
 };
 
 // SIGReg from sums [T, M, 2, K] over a batch of `total` samples.

@@ -42,4 +42,5 @@ NB_MODULE(_core, module) {
   lewm::python::bind_build(module);
   lewm::python::bind_model(module);
   lewm::python::bind_planner(module);
+  lewm::python::bind_sigreg(module);
 }

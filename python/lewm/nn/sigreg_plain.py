@@ -7,8 +7,8 @@ phi_k = exp(-s_k^2 / 2) and trapezoid weights w_k (both halves of the symmetric 
     T   = B * sum_k w_k ((C_k - phi_k)^2 + S_k^2)
     dT/dp_b = 2 * sum_k w_k s_k (S_k cos(s_k p_b) - (C_k - phi_k) sin(s_k p_b))
 
-Source: LeJEPA (arXiv 2511.08544), the Epps-Pulley statistic. Columns are worked through in tiles, so nothing of size
-B*M*K is stored. Projections and sums are float64: an angle s_k p of thousands keeps its fraction of a turn.
+Source: LeJEPA (arXiv 2511.08544), the Epps-Pulley statistic. Columns are worked through in tiles, so nothing of
+size B*M*K is stored. Projections and sums are float64: an angle s_k p of thousands keeps its fraction of a turn.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["characteristic_sums", "directions", "gradient", "statistic"]
+__all__ = ["characteristic_sums", "directions", "gradient", "knots_and_weights", "statistic", "wide_dtype"]
 
 _TILE_ELEMENTS = 1 << 22  # T*B*columns held at once
 
@@ -28,12 +28,13 @@ _PHILOX_WEYL = (0x9E3779B9, 0xBB67AE85)
 _WORD = 0xFFFFFFFF
 
 
-def _wide(device: torch.device) -> torch.dtype:
+def wide_dtype(device: torch.device) -> torch.dtype:
+    """The dtype of projections and sums: float64 wherever the device has it."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _multiply_words(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
-    """High and low 32-bit words of a * b, words held in int64; a product that wraps still has the right bits."""
+    """High and low word of a * b, 32-bit words held in int64; a product that wraps still has the right bits."""
     product = a * b
     return (product >> 32) & _WORD, product & _WORD
 
@@ -58,7 +59,7 @@ def directions(seed: Tensor, dim: int, num_proj: int, device: torch.device, dtyp
         seed: int64 scalar, the Philox key. Rows 4j..4j+3 of column m come from counter (j, m, 0, 0) by
             Box-Muller.
     """
-    wide = _wide(device)
+    wide = wide_dtype(device)
     row = torch.arange((dim + 3) // 4, device=device).unsqueeze(1)
     column = torch.arange(num_proj, device=device).unsqueeze(0)
     words = _philox(seed.to(device), (row + 0 * column, column + 0 * row))
@@ -72,9 +73,9 @@ def directions(seed: Tensor, dim: int, num_proj: int, device: torch.device, dtyp
     return (gaussian / gaussian.norm(dim=0).clamp_min(1e-30)).to(dtype)
 
 
-def _knots(knots: int, t_max: float, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def knots_and_weights(knots: int, t_max: float, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """s_k, phi_k and w_k, (K,) each; w_k counts both halves of the integral and includes the window."""
-    dtype = _wide(device)
+    dtype = wide_dtype(device)
     s = torch.linspace(0.0, t_max, knots, dtype=dtype, device=device)
     phi = torch.exp(-s.square() / 2)
     step = t_max / (knots - 1)
@@ -90,13 +91,13 @@ def _tiles(z: Tensor, num_proj: int) -> Iterator[slice]:
 
 
 def _project(z: Tensor, u: Tensor) -> Tensor:
-    wide = _wide(z.device)
+    wide = wide_dtype(z.device)
     return z.to(wide) @ u.to(wide)
 
 
 def characteristic_sums(z: Tensor, u: Tensor, knots: int, t_max: float) -> Tensor:
     """sum_b cos(s_k p_b) and sum_b sin(s_k p_b), as (T, M, 2, K) float64, of z (T, B, D) along u (D, M)."""
-    s, _, _ = _knots(knots, t_max, z.device)
+    s, _, _ = knots_and_weights(knots, t_max, z.device)
     sums = s.new_empty(z.shape[0], u.shape[1], 2, knots)
     for tile in _tiles(z, u.shape[1]):
         p = _project(z, u[:, tile])  # (T, B, columns)
@@ -108,16 +109,16 @@ def characteristic_sums(z: Tensor, u: Tensor, knots: int, t_max: float) -> Tenso
 
 
 def statistic(sums: Tensor, batch: int | Tensor, t_max: float) -> Tensor:
-    """The mean statistic over time steps and directions, a float64 scalar, from sums (T, M, 2, K) of `batch` samples."""
-    _, phi, weights = _knots(sums.shape[-1], t_max, sums.device)
+    """The mean statistic over time steps and directions, float64, from sums (T, M, 2, K) over `batch` samples."""
+    _, phi, weights = knots_and_weights(sums.shape[-1], t_max, sums.device)
     mean = sums / batch
     error = (mean[:, :, 0] - phi).square() + mean[:, :, 1].square()
     return (error @ weights).mean() * batch
 
 
 def gradient(z: Tensor, u: Tensor, sums: Tensor, batch: int | Tensor, t_max: float) -> Tensor:
-    """d statistic / d z, (T, B, D) in the dtype of z; sums may cover more samples than z, those of other ranks."""
-    s, phi, weights = _knots(sums.shape[-1], t_max, z.device)
+    """d statistic / d z, (T, B, D) float64; sums may cover more samples than z, those of other ranks."""
+    s, phi, weights = knots_and_weights(sums.shape[-1], t_max, z.device)
     steps, num_proj = sums.shape[:2]
     mean = sums / batch
     scale = 2.0 / (steps * num_proj) * weights * s
@@ -131,4 +132,4 @@ def gradient(z: Tensor, u: Tensor, sums: Tensor, batch: int | Tensor, t_max: flo
             angle = s[k] * p
             slope += by_cos[:, None, tile, k] * angle.cos() + by_sin[:, None, tile, k] * angle.sin()
         result += slope @ u[:, tile].to(slope.dtype).T
-    return result.to(z.dtype)
+    return result
