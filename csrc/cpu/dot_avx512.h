@@ -3,7 +3,7 @@
 
 #include "cpu/kernels.h"
 
-namespace lewm::cpu::avx512 {
+namespace lewm::cpu::LEWM_SIMD {
 
 struct DotF32 {
   using Vector = F;
@@ -40,4 +40,4 @@ struct DotInt8 {  // x unsigned, w signed
 
 using AttentionDot = DotBf16;  // of full attention with bf16 storage
 
-}  // namespace lewm::cpu::avx512
+}  // namespace lewm::cpu::LEWM_SIMD

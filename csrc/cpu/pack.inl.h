@@ -11,7 +11,7 @@ namespace lewm::cpu::LEWM_SIMD {
 constexpr int kTileColumns = kTileVectors * kLanes;
 
 LEWM_INLINE std::int64_t padded_n_of(std::int64_t n) { return (n + kTileColumns - 1) / kTileColumns * kTileColumns; }
-static std::int64_t padded_n(std::int64_t n) { return padded_n_of(n); }
+[[maybe_unused]] static std::int64_t padded_n(std::int64_t n) { return padded_n_of(n); }
 
 template <Precision P>
 static std::int64_t padded_k_of(std::int64_t k) {

@@ -9,11 +9,13 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
 
-#define LEWM_SIMD avx512
+#ifndef LEWM_SIMD
+#define LEWM_SIMD avx512  // the namespace; the AMX tier has these functions in one of its own
+#endif
 #define LEWM_INLINE static inline __attribute__((always_inline))
 #define LEWM_METHOD inline __attribute__((always_inline))
 
-namespace lewm::cpu::avx512 {
+namespace lewm::cpu::LEWM_SIMD {
 
 using F = __m512;   // kLanes floats
 using I = __m512i;  // kLanes 32-bit integers
@@ -87,4 +89,4 @@ LEWM_INLINE void store_low_bytes(std::uint8_t* p, F x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_castps_si512(x)));
 }
 
-}  // namespace lewm::cpu::avx512
+}  // namespace lewm::cpu::LEWM_SIMD

@@ -1,0 +1,166 @@
+// GEMM on AMX tiles, with the packed weights of gemm.inl.h: a panel's 16 words x 16 columns are one tile of weights,
+// and 64 bytes of 16 rows one tile of input. Include after epilogue.inl.h.
+//
+// The tile unit multiplies beside the vector units, so the epilogue of a block is spread over the steps of the next
+// one.
+#pragma once
+
+#include <immintrin.h>
+
+namespace lewm::cpu::LEWM_SIMD {
+
+constexpr std::int64_t kTileHeight = 16;  // rows of a tile
+constexpr std::int64_t kBlockHeight =
+    2 * kTileHeight;  // rows of a block: two tiles of input, two of weights, four of sums
+static_assert(kTileColumns == 32);
+
+// Tiles 0, 1 and 2, 3 are the sums of the upper and lower rows, 4 and 5 the input's upper and lower rows, 6 and 7
+// weights.
+struct alignas(64) TileConfig {
+  std::uint8_t palette = 1;
+  std::uint8_t start_row = 0;
+  std::uint8_t reserved[14] = {};
+  std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  std::uint8_t rows[16] = {};
+
+  TileConfig(std::int64_t upper, std::int64_t lower) {
+    // A tile that is not used must still have a row.
+    const std::uint8_t u = static_cast<std::uint8_t>(upper), l = static_cast<std::uint8_t>(lower ? lower : 1);
+    rows[0] = rows[1] = rows[4] = u;
+    rows[2] = rows[3] = rows[5] = l;
+    rows[6] = rows[7] = kTileHeight;
+  }
+};
+
+struct TileBf16 {
+  static constexpr Precision kPrecision = Precision::bf16;
+  static constexpr int kGroup = 2;
+  template <int kSum>
+  static LEWM_METHOD void dot() {
+    if constexpr (kSum == 0) _tile_dpbf16ps(0, 4, 6);
+    if constexpr (kSum == 1) _tile_dpbf16ps(1, 4, 7);
+    if constexpr (kSum == 2) _tile_dpbf16ps(2, 5, 6);
+    if constexpr (kSum == 3) _tile_dpbf16ps(3, 5, 7);
+  }
+};
+struct TileInt8 {  // x unsigned, w signed
+  static constexpr Precision kPrecision = Precision::int8;
+  static constexpr int kGroup = 4;
+  template <int kSum>
+  static LEWM_METHOD void dot() {
+    if constexpr (kSum == 0) _tile_dpbusd(0, 4, 6);
+    if constexpr (kSum == 1) _tile_dpbusd(1, 4, 7);
+    if constexpr (kSum == 2) _tile_dpbusd(2, 5, 6);
+    if constexpr (kSum == 3) _tile_dpbusd(3, 5, 7);
+  }
+};
+
+// A block of sums whose epilogue is still to come, a few rows at a time.
+class PendingBlock {
+ public:
+  PendingBlock(Finish finish_rows, const float* x_scale, const PackedMatrix& w, const Epilogue& e, void* y,
+               std::int64_t y_stride)
+      : finish_(finish_rows), x_scale_(x_scale), w_(w), e_(e), y_(y), y_stride_(y_stride) {}
+
+  void set(const std::uint32_t* product, const Block& block) {
+    product_ = product;
+    block_ = block;
+    done_ = 0;
+  }
+  LEWM_METHOD void advance(std::int64_t rows) {
+    const std::int64_t left = block_.rows - done_;
+    if (left <= 0) return;
+    const Block part = {block_.row + done_, rows < left ? rows : left, block_.column, block_.columns};
+    finish_(product_ + done_ * kTileColumns, kTileColumns, part, x_scale_, w_, e_, y_, y_stride_);
+    done_ += rows;
+  }
+
+ private:
+  Finish finish_;
+  const float* x_scale_;
+  const PackedMatrix& w_;
+  const Epilogue& e_;
+  void* y_;
+  std::int64_t y_stride_;
+  const std::uint32_t* product_ = nullptr;
+  Block block_ = {};
+  std::int64_t done_ = 0;
+};
+
+// product: [block rows, kTileColumns] <- init + rows of a times one panel, while `pending` gets its epilogue. Lower:
+// the block has more than kTileHeight rows.
+template <class Tile, bool Lower>
+LEWM_INLINE void multiply_tiles(const char* a, std::int64_t stride, const char* panel, std::int64_t steps,
+                                const char* init, std::uint32_t* product, PendingBlock& pending) {
+  constexpr std::int64_t kPanelRow = kTileColumns * 4, kTileBytes = 64;  // bytes
+  const char* lower = a + kTileHeight * stride;
+  // A stride of zero gives every row of sums the same start.
+  _tile_loadd(0, init, 0);
+  _tile_loadd(1, init + kTileBytes, 0);
+  if constexpr (Lower) {
+    _tile_loadd(2, init, 0);
+    _tile_loadd(3, init + kTileBytes, 0);
+  }
+  const std::int64_t pace = (kBlockHeight + steps - 1) / steps;  // rows of the pending block per step
+  for (std::int64_t s = 0; s < steps; ++s) {
+    _tile_loadd(6, panel, kPanelRow);
+    _tile_loadd(4, a + s * kTileBytes, stride);
+    Tile::template dot<0>();
+    _tile_loadd(7, panel + kTileBytes, kPanelRow);
+    Tile::template dot<1>();
+    if constexpr (Lower) {
+      _tile_loadd(5, lower + s * kTileBytes, stride);
+      Tile::template dot<2>();
+      Tile::template dot<3>();
+    }
+    panel += kTileHeight * kPanelRow;
+    pending.advance(pace);
+  }
+  _tile_stored(0, product, kPanelRow);
+  _tile_stored(1, product + kTileHeight, kPanelRow);
+  if constexpr (Lower) {
+    _tile_stored(2, product + kTileHeight * kTileColumns, kPanelRow);
+    _tile_stored(3, product + kTileHeight * kTileColumns + kTileHeight, kPanelRow);
+  }
+}
+
+template <class Tile>
+static void run_tiles(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& epilogue, void* y,
+                      std::int64_t y_stride) {
+  alignas(64) std::uint32_t products[2][kBlockHeight * kTileColumns];
+  const std::int64_t words = padded_k<Tile::kPrecision>(w.k) / Tile::kGroup;
+  const std::int64_t stride = x.stride * 4 / Tile::kGroup;  // bytes
+  PendingBlock pending(select_finish<Tile::kPrecision>(epilogue), x.scale, w, epilogue, y, y_stride);
+  int turn = 0;
+  // All whole blocks, then the rest with tiles of fewer rows.
+  for (std::int64_t first = 0; first < rows;) {
+    const std::int64_t whole = (rows - first) / kBlockHeight * kBlockHeight;
+    const std::int64_t height = whole ? kBlockHeight : rows - first;
+    const std::int64_t last = whole ? first + whole : rows;
+    const std::int64_t upper = height < kTileHeight ? height : kTileHeight;
+    const TileConfig config(upper, height - upper);
+    _tile_loadconfig(&config);
+    for (std::int64_t column = 0; column < w.n; column += kTileColumns) {
+      const char* panel = static_cast<const char*>(w.data) + column * words * 4;
+      const char* init = Tile::kPrecision == Precision::int8 ? reinterpret_cast<const char*>(w.sum + column)
+                                                             : reinterpret_cast<const char*>(w.bias + column);
+      const std::int64_t columns = w.n - column < kTileColumns ? w.n - column : kTileColumns;
+      for (std::int64_t row = first; row < last; row += height) {
+        const char* a = static_cast<const char*>(x.data) + row * stride;
+        std::uint32_t* product = products[turn];
+        if (height > kTileHeight) {
+          multiply_tiles<Tile, true>(a, stride, panel, words / kTileHeight, init, product, pending);
+        } else {
+          multiply_tiles<Tile, false>(a, stride, panel, words / kTileHeight, init, product, pending);
+        }
+        pending.set(product, {row, height, column, columns});
+        turn ^= 1;
+      }
+    }
+    first = last;
+  }
+  pending.advance(kBlockHeight);
+  _tile_release();
+}
+
+}  // namespace lewm::cpu::LEWM_SIMD

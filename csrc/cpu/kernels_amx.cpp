@@ -1,0 +1,32 @@
+// The AMX tier: tiles for the bf16 and int8 GEMMs, and the AVX-512 tier for all else. Both read the same packed
+// weights.
+#define LEWM_SIMD amx
+// The order matters: each builds on those before it.
+// clang-format off
+#include "cpu/vec_avx512.h"
+#include "cpu/math.inl.h"
+#include "cpu/rows.inl.h"
+#include "cpu/pack.inl.h"
+#include "cpu/epilogue.inl.h"
+#include "cpu/gemm_amx.inl.h"
+#include "cpu/tables.h"
+// clang-format on
+
+namespace lewm::cpu {
+namespace {
+
+Kernels with_tiles(Kernels table) {
+  table.isa = "amx";
+  table.gemm[static_cast<int>(Precision::bf16)].run = amx::run_tiles<amx::TileBf16>;
+  table.gemm[static_cast<int>(Precision::int8)].run = amx::run_tiles<amx::TileInt8>;
+  return table;
+}
+
+}  // namespace
+
+const Kernels& amx_kernels() {
+  static const Kernels table = with_tiles(avx512_kernels());
+  return table;
+}
+
+}  // namespace lewm::cpu
