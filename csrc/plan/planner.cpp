@@ -1,12 +1,12 @@
 #include "plan/planner.h"
 
+#include <algorithm>
 #include <atomic>
-#include <cmath>
-#include <cstdarg>
-#include <cstdio>
+#include <cstdint>
 #include <vector>
 
 #include "model/encoder.h"
+#include "plan/checks.h"
 #include "plan/clock.h"
 #include "plan/goal_cache.h"
 #include "plan/model_objective.h"
@@ -23,14 +23,6 @@ std::shared_ptr<const Model> checked(std::shared_ptr<const Model> model) {
 std::shared_ptr<ThreadPool> checked(std::shared_ptr<ThreadPool> pool) {
   if (!pool) throw Error(Status::invalid_argument, "pool: expected a thread pool, got null");
   return pool;
-}
-
-// Index of the first element that is NaN or infinite; n when all are finite.
-std::int64_t first_not_finite(const float* values, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) {
-    if (!std::isfinite(values[i])) return i;
-  }
-  return n;
 }
 
 }  // namespace
@@ -58,63 +50,47 @@ struct Planner::Impl {
   const std::int64_t frame_values;  // numbers in a frame
   GoalCache goals;
   std::vector<float> latents;  // [problems, history, D], of plan_frames
-  char own_text[256] = "";
-  const char* text = own_text;
+  Checks checks;
+  const char* text = "";
 
-  [[gnu::format(printf, 2, 3)]] Status refuse(const char* format, ...) {
-    va_list arguments;
-    va_start(arguments, format);
-    std::vsnprintf(own_text, sizeof own_text, format, arguments);
-    va_end(arguments);
-    text = own_text;
-    return Status::invalid_argument;
-  }
-
-  Status check_array(const char* name, const float* values, std::int64_t n) {
-    if (!values) return refuse("%s: expected an array, got null", name);
-    const std::int64_t bad = first_not_finite(values, n);
-    if (bad == n) return Status::ok;
-    return refuse("%s: expected finite numbers, got %f at element %lld", name, static_cast<double>(values[bad]),
-                  static_cast<long long>(bad));
-  }
-
-  Status check_range(const char* name, std::int64_t value, std::int64_t least, std::int64_t most) {
-    if (value >= least && value <= most) return Status::ok;
-    return refuse("%s: expected %lld..%lld, got %lld", name, static_cast<long long>(least),
-                  static_cast<long long>(most), static_cast<long long>(value));
+  // Ends a failed call: its message is the checks'.
+  Status refused(Status status) {
+    text = checks.message();
+    return status;
   }
 
   Status check_sizes(const PlanRequest& request) {
-    Status status = check_range("problems", request.problems, 1, options.problems);
-    if (status == Status::ok) status = check_range("context", request.context, 1, config.history);
+    Status status = checks.in_range("problems", request.problems, 1, options.problems);
+    if (status == Status::ok) status = checks.in_range("context", request.context, 1, config.history);
     if (status == Status::ok && request.context > 1) {
-      status = check_array("past_actions", request.past_actions,
-                           request.problems * (request.context - 1) * config.block_dim());
+      status = checks.finite("past_actions", request.past_actions,
+                             request.problems * (request.context - 1) * config.block_dim());
     }
     if (status != Status::ok || !request.warm_start) return status;
-    status = check_range("warm_blocks", request.warm_blocks, 0, options.horizon);
+    status = checks.in_range("warm_blocks", request.warm_blocks, 0, options.horizon);
     if (status != Status::ok) return status;
-    return check_array("warm_start", request.warm_start, request.problems * request.warm_blocks * config.block_dim());
+    return checks.finite("warm_start", request.warm_start, request.problems * request.warm_blocks * config.block_dim());
   }
 
   Status check_latents(const PlanRequest& request) {
-    const Status status =
-        check_array("latents", request.latents, request.problems * request.context * config.latent_dim);
-    return status == Status::ok ? check_array("goals", request.goals, request.problems * config.latent_dim) : status;
+    const std::int64_t dim = config.latent_dim;
+    const Status status = checks.finite("latents", request.latents, request.problems * request.context * dim);
+    return status == Status::ok ? checks.finite("goals", request.goals, request.problems * dim) : status;
   }
 
   Status check_result(const PlanRequest& request, const PlanResult& result) {
-    if (!(request.deadline >= 0)) return refuse("deadline: expected at least 0 seconds, got %f", request.deadline);
-    if (!result.actions) return refuse("result.actions: expected an array, got null");
-    if (!result.cost) return refuse("result.cost: expected an array, got null");
-    return Status::ok;
+    if (!(request.deadline >= 0)) {
+      return checks.refuse(Status::invalid_argument, "deadline: expected at least 0 seconds, got %f", request.deadline);
+    }
+    const Status status = checks.present("result.actions", result.actions);
+    return status == Status::ok ? checks.present("result.cost", result.cost) : status;
   }
 
   Status plan(const PlanRequest& request, double start, PlanResult& result) {
     Status status = check_sizes(request);
     if (status == Status::ok) status = check_latents(request);
     if (status == Status::ok) status = check_result(request, result);
-    if (status != Status::ok) return status;
+    if (status != Status::ok) return refused(status);
     objective.prepare(request);
     status = search.run(objective, request, start, result);
     if (status != Status::ok) text = search.message();
@@ -140,10 +116,10 @@ struct Planner::Impl {
   Status plan_frames(const Pixel* frames, const Pixel* goal_frames, const PlanRequest& request, PlanResult& result) {
     text = "";
     const double start = seconds(options.clock);
-    if (!frames) return refuse("frames: expected an array, got null");
-    if (!goal_frames) return refuse("goals: expected an array, got null");
-    const Status status = check_sizes(request);
-    if (status != Status::ok) return status;
+    Status status = checks.present("frames", frames);
+    if (status == Status::ok) status = checks.present("goals", goal_frames);
+    if (status == Status::ok) status = check_sizes(request);
+    if (status != Status::ok) return refused(status);
     PlanRequest encoded = request;
     encoder.encode(frames, request.problems * request.context, latents.data());
     encoded.latents = latents.data();
@@ -154,37 +130,37 @@ struct Planner::Impl {
   template <class Pixel>
   Status encode(const Pixel* frames, std::int64_t n, float* out) {
     text = "";
-    if (!frames) return refuse("frames: expected an array, got null");
-    if (!out) return refuse("latents: expected an array, got null");
-    if (n < 0) return refuse("n: expected at least 0, got %lld", static_cast<long long>(n));
+    Status status = checks.present("frames", frames);
+    if (status == Status::ok) status = checks.present("latents", out);
+    if (status == Status::ok) status = checks.in_range("n", n, 0, INT64_MAX);
+    if (status != Status::ok) return refused(status);
     encoder.encode(frames, n, out);
     return Status::ok;
   }
 
   Status evaluate(const PlanRequest& request, const float* actions, std::int64_t samples, float* cost) {
     text = "";
+    const std::int64_t elements = options.horizon * config.block_dim();
     Status status = check_sizes(request);
     if (status == Status::ok) status = check_latents(request);
-    if (status == Status::ok && samples < 1) {
-      status = refuse("samples: expected at least 1, got %lld", static_cast<long long>(samples));
-    }
-    const std::int64_t elements = options.horizon * config.block_dim();
-    if (status == Status::ok) status = check_array("actions", actions, request.problems * samples * elements);
-    if (status == Status::ok && !cost) status = refuse("cost: expected an array, got null");
-    if (status != Status::ok) return status;
+    if (status == Status::ok) status = checks.in_range("samples", samples, 1, INT32_MAX);
+    if (status == Status::ok) status = checks.finite("actions", actions, request.problems * samples * elements);
+    if (status == Status::ok) status = checks.present("cost", cost);
+    if (status != Status::ok) return refused(status);
 
     objective.prepare(request);
     const std::int64_t chunk = objective.tile();
     const std::int64_t tiles = (samples + chunk - 1) / chunk;
-    std::atomic<bool> refused{false};
+    std::atomic<bool> accepted{true};
     pool->run(request.problems * tiles, [&](std::int64_t task, int thread) {
       const std::int64_t problem = task / tiles;
       const std::int64_t first = task % tiles * chunk;
       const std::int64_t n = std::min(chunk, samples - first);
       const std::int64_t at = problem * samples + first;
-      if (!objective.evaluate(thread, problem, actions + at * elements, n, cost + at)) refused = true;
+      if (!objective.evaluate(thread, problem, actions + at * elements, n, cost + at)) accepted = false;
     });
-    return refused ? refuse("cost: the cost function reported an error") : Status::ok;
+    if (accepted) return Status::ok;
+    return refused(checks.refuse(Status::invalid_argument, "cost: the cost function reported an error"));
   }
 };
 

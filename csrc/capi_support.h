@@ -1,0 +1,180 @@
+// What the C interface is made of: the error of a thread, guarded calls, sized structs, handles.
+#pragma once
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "core/error.h"
+#include "lewm/lewm.h"
+#include "model/frame.h"
+#include "model/model.h"
+#include "plan/background.h"
+#include "plan/controller.h"
+#include "plan/planner.h"
+#include "plan/workspace.h"
+
+namespace lewm::capi {
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Errors
+// ---------------------------------------------------------------------------------------------------------------------
+
+inline thread_local char last_error[512] = "";
+
+inline lewm_status fail(Status status, const char* message) {
+  std::snprintf(last_error, sizeof last_error, "%s", message);
+  return static_cast<lewm_status>(status);
+}
+
+// The status of a core call, its message where it failed.
+inline lewm_status finish(Status status, const char* message) {
+  return status == Status::ok ? LEWM_OK : fail(status, message);
+}
+
+// Runs a body that returns lewm_status; every exception becomes a status and this thread's message.
+template <class Body>
+lewm_status guarded(Body&& body) noexcept {
+  try {
+    return body();
+  } catch (const Error& error) {
+    return fail(error.status(), error.what());
+  } catch (const std::bad_alloc&) {
+    return fail(Status::out_of_memory, "out of memory");
+  } catch (const std::length_error&) {
+    return fail(Status::out_of_memory, "out of memory: a size that no machine has");
+  } catch (const std::system_error& error) {
+    return fail(Status::out_of_memory, error.what());
+  } catch (const std::exception& error) {
+    return fail(Status::internal, error.what());
+  } catch (...) {
+    return fail(Status::internal, "an exception of unknown type");
+  }
+}
+
+// Throws unless `pointer` is there.
+inline void need(const char* name, const void* pointer) {
+  if (!pointer) throw Error(Status::invalid_argument, std::string(name) + ": expected a pointer, got null");
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Structs that begin with their size
+// ---------------------------------------------------------------------------------------------------------------------
+
+// Refuses a struct that is smaller than the first version of T, or that sets fields which this library does not know.
+template <class T>
+void check_size(const char* name, const T* sized) {
+  constexpr std::size_t kMost = 4096;
+  need(name, sized);
+  const std::size_t size = sized->struct_size;
+  if (size < sizeof(T) || size > kMost) {
+    throw Error(Status::invalid_argument, std::string(name) + ".struct_size: expected " + std::to_string(sizeof(T)) +
+                                              ", got " + std::to_string(size));
+  }
+  const auto* bytes = reinterpret_cast<const unsigned char*>(sized);
+  if (std::any_of(bytes + sizeof(T), bytes + size, [](unsigned char byte) { return byte != 0; })) {
+    throw Error(Status::unsupported,
+                std::string(name) + ": sets fields that this version of the library does not know");
+  }
+}
+
+template <class T>
+T read(const char* name, const T* sized) {
+  check_size(name, sized);
+  return *sized;
+}
+
+// A config that may be left out.
+template <class T>
+T read_or_default(const char* name, const T* sized) {
+  if (sized) return read(name, sized);
+  T defaults{};
+  defaults.struct_size = sizeof(T);
+  return defaults;
+}
+
+inline std::int64_t or_default(std::int64_t value, std::int64_t otherwise) { return value ? value : otherwise; }
+
+inline std::vector<float> copy_bound(const float* bound, std::int64_t n) {
+  return bound ? std::vector<float>(bound, bound + n) : std::vector<float>();
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Translations
+// ---------------------------------------------------------------------------------------------------------------------
+
+inline ThreadOptions threads_of(const lewm_threads& threads) {
+  return {threads.count, threads.cpu_mask, threads.priority};
+}
+
+inline PlanRequest request_of(const lewm_plan_request& request) {
+  if (!(request.deadline >= 0)) {
+    throw Error(Status::invalid_argument,
+                "request.deadline: expected at least 0 seconds, got " + std::to_string(request.deadline));
+  }
+  PlanRequest out;
+  out.problems = or_default(request.problems, 1);
+  out.context = or_default(request.context, 1);
+  out.latents = request.latents;
+  out.past_actions = request.past_actions;
+  out.goals = request.goals;
+  out.warm_start = request.warm_start;
+  out.warm_blocks = request.warm_blocks;
+  out.problem_ids = request.problem_ids;
+  out.plan_index = request.plan_index;
+  out.deadline = request.deadline > 0 ? request.deadline : kNoDeadline;
+  return out;
+}
+
+// A planner and what its cost function is called through.
+struct PlannerParts {
+  lewm_cost_function cost = nullptr;
+  void* cost_context = nullptr;
+  std::unique_ptr<Planner> planner;
+
+  static int call_cost(void* self, const CostArguments& arguments, float* cost);
+  // Shares the parts' lifetime.
+  static std::shared_ptr<Planner> create(const std::shared_ptr<const Model>& model, const lewm_planner_config& config);
+};
+
+}  // namespace lewm::capi
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Handles
+// ---------------------------------------------------------------------------------------------------------------------
+
+struct lewm_model {
+  std::shared_ptr<const lewm::Model> model;
+  lewm::Log log;
+};
+
+struct lewm_workspace {
+  lewm::Workspace workspace;
+};
+
+struct lewm_resizer {
+  lewm::FrameResizer resizer;
+};
+
+struct lewm_planner {
+  std::shared_ptr<lewm::Planner> planner;
+};
+
+struct lewm_background {
+  lewm::BackgroundPlanner background;
+};
+
+struct lewm_controller {
+  // The frame as the model reads it: as given where it already is that, else through `image`.
+  const std::uint8_t* model_frame(const std::uint8_t* pixels, std::ptrdiff_t row_stride);
+
+  std::int64_t image_size;
+  std::unique_ptr<lewm::FrameResizer> resizer;  // null: frames have the model's size and format
+  std::vector<std::uint8_t> image;              // [image_size, image_size, 3]
+  lewm::Controller controller;
+};

@@ -1,0 +1,108 @@
+#include "plan/workspace.h"
+
+#include <algorithm>
+#include <string>
+
+namespace lewm {
+namespace {
+
+std::shared_ptr<const Model> checked(std::shared_ptr<const Model> model, const WorkspaceLimits& limits) {
+  constexpr std::int64_t kMost = 1 << 24;
+  const auto check = [](const char* field, std::int64_t value) {
+    if (value >= 1 && value <= kMost) return;
+    throw Error(Status::invalid_argument,
+                std::string(field) + ": expected 1.." + std::to_string(kMost) + ", got " + std::to_string(value));
+  };
+  check("problems", limits.problems);
+  check("horizon", limits.horizon);
+  if (!model) throw Error(Status::invalid_argument, "model: expected a model, got null");
+  return model;
+}
+
+}  // namespace
+
+Workspace::Workspace(std::shared_ptr<const Model> model, const WorkspaceLimits& limits,
+                     std::shared_ptr<ThreadPool> pool)
+    : model_(checked(std::move(model), limits)),
+      limits_(limits),
+      pool_(std::move(pool)),
+      encoder_(model_, *pool_),
+      rollout_(model_, RolloutLimits{limits.problems, limits.horizon, pool_->threads()}),
+      last_(static_cast<std::size_t>(pool_->threads() * rollout_.tile() * model_->config().latent_dim)) {}
+
+template <class Pixel>
+Status Workspace::encode_frames(const Pixel* frames, std::int64_t n, float* latents) {
+  checks_.clear();
+  Status status = checks_.in_range("n", n, 0, INT64_MAX);
+  if (status == Status::ok) status = checks_.present("frames", frames);
+  if (status == Status::ok) status = checks_.present("latents", latents);
+  if (status == Status::ok) encoder_.encode(frames, n, latents);
+  return status;
+}
+
+Status Workspace::encode(const std::uint8_t* frames, std::int64_t n, float* latents) noexcept {
+  return encode_frames(frames, n, latents);
+}
+
+Status Workspace::encode(const float* frames, std::int64_t n, float* latents) noexcept {
+  return encode_frames(frames, n, latents);
+}
+
+Status Workspace::check(const History& seen, const float* actions, std::int64_t samples, std::int64_t horizon) {
+  checks_.clear();
+  const Config& config = model_->config();
+  Status status = checks_.in_range("problems", seen.problems, 1, limits_.problems);
+  if (status == Status::ok) status = checks_.in_range("context", seen.context, 1, config.history);
+  if (status == Status::ok) status = checks_.in_range("samples", samples, 1, INT32_MAX);
+  if (status == Status::ok) status = checks_.in_range("horizon", horizon, 1, limits_.horizon);
+  if (status == Status::ok) {
+    status = checks_.finite("latents", seen.latents, seen.problems * seen.context * config.latent_dim);
+  }
+  if (status == Status::ok && seen.context > 1) {
+    status = checks_.finite("past_actions", seen.past_actions, seen.problems * (seen.context - 1) * config.block_dim());
+  }
+  if (status == Status::ok) {
+    status = checks_.finite("actions", actions, seen.problems * samples * horizon * config.block_dim());
+  }
+  return status;
+}
+
+Status Workspace::rollout(const History& seen, const float* actions, std::int64_t samples, std::int64_t horizon,
+                          float* latents) noexcept {
+  Status status = check(seen, actions, samples, horizon);
+  if (status == Status::ok) status = checks_.present("latents_out", latents);
+  if (status != Status::ok) return status;
+  const std::int64_t tile = rollout_.tile(), tiles = (samples + tile - 1) / tile;
+  const std::int64_t block_dim = model_->config().block_dim(), latent_dim = model_->config().latent_dim;
+  rollout_.prepare(seen.latents, seen.past_actions, seen.problems, seen.context);
+  pool_->run(seen.problems * tiles, [&](std::int64_t task, int thread) {
+    const std::int64_t problem = task / tiles, first = task % tiles * tile;
+    const std::int64_t row = (problem * samples + first) * horizon;
+    rollout_.run_tile(thread, problem, actions + row * block_dim, std::min(tile, samples - first), horizon, true,
+                      latents + row * latent_dim);
+  });
+  return Status::ok;
+}
+
+Status Workspace::cost(const History& seen, const float* goals, const float* actions, std::int64_t samples,
+                       std::int64_t horizon, float* cost) noexcept {
+  const std::int64_t block_dim = model_->config().block_dim(), latent_dim = model_->config().latent_dim;
+  Status status = check(seen, actions, samples, horizon);
+  if (status == Status::ok) status = checks_.finite("goals", goals, seen.problems * latent_dim);
+  if (status == Status::ok) status = checks_.present("cost", cost);
+  if (status != Status::ok) return status;
+  const std::int64_t tile = rollout_.tile(), tiles = (samples + tile - 1) / tile;
+  rollout_.prepare(seen.latents, seen.past_actions, seen.problems, seen.context);
+  pool_->run(seen.problems * tiles, [&](std::int64_t task, int thread) {
+    const std::int64_t problem = task / tiles, first = task % tiles * tile;
+    const std::int64_t n = std::min(tile, samples - first);
+    float* last = last_.data() + thread * tile * latent_dim;
+    rollout_.run_tile(thread, problem, actions + (problem * samples + first) * horizon * block_dim, n, horizon, false,
+                      last);
+    model_->kernels().squared_distance(last, latent_dim, goals + problem * latent_dim, n, latent_dim,
+                                       cost + problem * samples + first);
+  });
+  return Status::ok;
+}
+
+}  // namespace lewm
