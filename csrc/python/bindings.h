@@ -69,6 +69,7 @@ cpu::Isa isa_from_name(std::string_view name);
 void bind_build(nb::module_& module);
 void bind_model(nb::module_& module);
 void bind_planner(nb::module_& module);
+void bind_peak(nb::module_& module);
 void bind_sigreg(nb::module_& module);
 
 }  // namespace lewm::python

@@ -42,5 +42,6 @@ NB_MODULE(_core, module) {
   lewm::python::bind_build(module);
   lewm::python::bind_model(module);
   lewm::python::bind_planner(module);
+  lewm::python::bind_peak(module);
   lewm::python::bind_sigreg(module);
 }

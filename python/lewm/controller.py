@@ -45,7 +45,7 @@ class Controller:
     ) -> None:
         if not isinstance(planner, Planner):
             raise TypeError(f"planner: expected a lewm.Planner, got {type(planner).__name__}")
-        horizon = planner.options["horizon"]
+        horizon = planner.horizon
         if replan_every is not None and not 1 <= replan_every <= horizon:
             raise ValueError(f"replan_every: expected 1..{horizon} (the horizon) or None, got {replan_every}")
         self._planner = planner
@@ -123,13 +123,13 @@ class Controller:
     @property
     def plan_actions(self) -> NDArray[np.float32] | None:
         """The plan being executed: (H, A) standardised blocks; None before the first plan."""
-        actions = np.empty((self._planner.options["horizon"], self._config.block_dim), np.float32)
+        actions = np.empty((self._planner.horizon, self._config.block_dim), np.float32)
         return actions if self._core.current(actions) is not None else None
 
     @property
     def plan_cost(self) -> float | None:
         """Its cost; None before the first plan."""
-        actions = np.empty((self._planner.options["horizon"], self._config.block_dim), np.float32)
+        actions = np.empty((self._planner.horizon, self._config.block_dim), np.float32)
         current = self._core.current(actions)
         return None if current is None else current[0]
 

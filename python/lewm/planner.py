@@ -168,6 +168,11 @@ class Planner:
         return {name: value for name, value in self._core.options.items() if name != "problems"}
 
     @property
+    def horizon(self) -> int:
+        """Action blocks of a plan (H)."""
+        return int(self._core.options["horizon"])
+
+    @property
     def threads(self) -> int:
         """Threads that plan."""
         return self._core.threads
@@ -191,7 +196,7 @@ class Planner:
             goal: (H, W, 3), or (B, H, W, 3) for B problems; of the frame's element type.
             deadline: seconds; the plan returns the best mean so far, by at most one tile of candidates late.
             past_actions: ([B,] C - 1, A) standardised blocks executed between the context frames.
-            warm_start: ([B,] at most H, A) standardised blocks to start from; the rest starts at zero.
+            warm_start: ([B,] at most H, A) standardised blocks to start from; what they leave starts at zero.
             plan_index, problem_ids: counters of the noise: another index is another draw; ids ([B] uint32) are 0 by
                 default, so that a problem plans alike alone and in a batch.
 
@@ -277,7 +282,7 @@ class Planner:
         latents, past = check_context(config, latents, past_actions)
         problems = len(latents)
         goal = finite("goal", as_array("goal", goal, np.float32, (problems, config.latent_dim)))
-        shape = (problems, "S", self._core.options["horizon"], config.block_dim)
+        shape = (problems, "S", self.horizon, config.block_dim)
         actions = finite("actions", as_array("actions", actions, np.float32, shape))
         request = _core.Request(past, None, None, 0, math.inf)
         costs = np.empty(actions.shape[:2], np.float32)
@@ -295,13 +300,15 @@ class Planner:
         plan_index: int,
         deadline: float | None,
     ) -> _core.Request:
-        config, horizon = self._model.config, self._core.options["horizon"]
+        config, horizon = self._model.config, self.horizon
         if context > 1 and past_actions is None:
             raise ValueError(f"past_actions: needed with {context} context frames, got None")
         if not batched:
             past_actions = None if past_actions is None else as_array_lead("past_actions", past_actions)
             warm_start = None if warm_start is None else as_array_lead("warm_start", warm_start)
         past = check_past(config, past_actions, problems, context)
+        if warm_start is not None and np.shape(warm_start)[1:2] == (0,):
+            warm_start = None
         if warm_start is not None:
             warm_start = as_array("warm_start", warm_start, np.float32, (problems, "H", config.block_dim))
             if warm_start.shape[1] > horizon:
@@ -325,7 +332,7 @@ class Planner:
     ) -> Plan:
         options = core.options
         problems, elites = len(start), max(options["elites"], 0)
-        shape = (problems, options["horizon"], self._model.config.block_dim)
+        shape = (problems, self.horizon, self._model.config.block_dim)
         actions, std = np.empty(shape, np.float32), np.empty(shape, np.float32)
         cost, elite_cost = np.empty(problems, np.float32), np.empty(problems, np.float32)
         chosen = np.full((problems, elites), -1, np.int32)

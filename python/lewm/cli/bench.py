@@ -1,0 +1,119 @@
+"""``lewm bench``: what encoding, rollouts and plans take on this machine, beside its measured matrix-product peak."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import lewm
+from lewm import _core
+from lewm.checkpoint import Checkpoint, expected_shapes
+from lewm.cli.flops import candidate_flops, encode_flops
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("model", nargs="?", help="a model (default: random weights of the published sizes)")
+    parser.add_argument(
+        "--precision", nargs="+", choices=("fp32", "bf16", "int8"), help="default: all that there are"
+    )
+    parser.add_argument("--threads", type=int, help="default: one per core")
+    parser.add_argument("--samples", type=int, default=300)
+    parser.add_argument("--iterations", type=int, default=30)
+    parser.add_argument("--horizon", type=int, default=5)
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="measurements of each; the shortest counts (default: 3)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures and prints a table."""
+    if args.repeats < 1:
+        raise ValueError(f"--repeats: expected at least 1, got {args.repeats}")
+    precisions = args.precision or _core.precisions(_core.active_isa())
+    rows = [row for precision in precisions for row in _measure(args, precision)]
+    if args.json:
+        print(json.dumps({"isa": _core.active_isa(), "rows": rows}))
+        return
+    print(
+        f"{_core.active_isa()}; shortest of {args.repeats}; peak: this core's own matrix products, in cache"
+    )
+    print(f"{'precision':<10}{'work':<34}{'ms':>10}{'GFLOP':>10}{'GFLOP/s':>10}{'of peak':>9}")
+    for row in rows:
+        print(
+            f"{row['precision']:<10}{row['work']:<34}{row['seconds'] * 1e3:>10.2f}{row['flop'] / 1e9:>10.2f}"
+            f"{row['flop'] / row['seconds'] / 1e9:>10.1f}{row['flop'] / row['seconds'] / row['peak']:>9.0%}"
+        )
+
+
+def _measure(args: argparse.Namespace, precision: str) -> list[dict[str, Any]]:
+    model = _model(args.model, precision, args.threads)
+    config, rng = model.config, np.random.default_rng(0)
+    peak = _core.gemm_peak(precision, model.threads)
+    frames = rng.integers(0, 256, (8, config.image_size, config.image_size, 3), np.uint8)
+    latents = model.encode(frames[:2])
+    actions = rng.standard_normal((1, args.samples, args.horizon, config.block_dim), np.float32)
+    elites = max(1, args.samples // 10)
+    planner = lewm.Planner(
+        model, samples=args.samples, elites=elites, iterations=args.iterations, horizon=args.horizon
+    )
+    candidates = args.samples * candidate_flops(config, args.horizon)
+    works: list[tuple[str, int, Callable[[], Any]]] = [
+        ("encode 1 frame", encode_flops(config), lambda: model.encode(frames[:1])),
+        ("encode 8 frames", 8 * encode_flops(config), lambda: model.encode(frames)),
+        (
+            f"cost of {args.samples} x {args.horizon} blocks",
+            candidates,
+            lambda: model.cost(latents[None, :1], latents[1:], actions),
+        ),
+        (
+            f"plan {args.samples} x {args.iterations}, H {args.horizon}",
+            args.iterations * candidates,
+            lambda: planner.plan_latents(latents[:1], latents[1]),
+        ),
+    ]
+    return [
+        {
+            "precision": precision,
+            "work": name,
+            "flop": flop,
+            "seconds": _shortest(work, args.repeats),
+            "peak": peak,
+        }
+        for name, flop, work in works
+    ]
+
+
+def _shortest(work: Callable[[], Any], repeats: int) -> float:
+    """Seconds of the shortest of some calls, after one that is not counted."""
+    work()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _model(path: str | None, precision: str, threads: int | None) -> lewm.Model:
+    if path is not None:
+        return lewm.load(path, precision=precision, threads=threads)
+    return lewm.Model.from_checkpoint(_random_checkpoint(), precision, threads)
+
+
+def _random_checkpoint() -> Checkpoint:
+    """Random weights of the published sizes."""
+    config, rng = lewm.LeWMConfig(), np.random.default_rng(0)
+    state: dict[str, Any] = {}
+    for name, shape in expected_shapes(config).items():
+        values = rng.standard_normal(shape, np.float32)
+        state[name] = np.abs(values) + 0.5 if name.endswith("running_var") else values * 0.05
+    return Checkpoint(config, state)
