@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lewm.data.writer import EpisodeWriter
 from lewm.envs import environment_class
+from lewm.envs.base import checked_image_size
 
 __all__ = ["collect", "episode_rng"]
 
@@ -70,9 +71,10 @@ def collect(
     kind = environment_class(env)
     policy = next(iter(kind.policies)) if policy is None else policy
     kind.make_policy(policy)  # refuses an unknown one before anything is written
+    image_size = checked_image_size(image_size)
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    attributes = {"env": kind.env_id, "image_size": int(image_size), "policy": policy, "seed": int(seed)}
+    attributes = {"env": kind.env_id, "image_size": image_size, "policy": policy, "seed": int(seed)}
     with EpisodeWriter(out, compression=compression, attributes=attributes, overwrite=overwrite) as writer:
         had = writer.episodes
         per_task = _episodes_per_task(image_size, kind.max_episode_steps)

@@ -16,7 +16,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EnvBatch", "GoalEnv", "Policy", "RandomPolicy", "SerialBatch", "rows_for"]
+__all__ = ["EnvBatch", "GoalEnv", "Policy", "RandomPolicy", "SerialBatch", "checked_image_size", "rows_for"]
 
 State = NDArray[np.float64]
 Frame = NDArray[np.uint8]
@@ -76,17 +76,19 @@ class GoalEnv(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
     policies: ClassVar[Mapping[str, Callable[[], Policy]]]
     """Data policies by name; the first is the default of ``lewm collect``. "random" should be among them."""
 
+    perturbations: ClassVar[tuple[str, ...]] = ()
+    """What `perturb` can do here: of "colour" and "teleport"."""
+
     observation_space: gymnasium.spaces.Box
     action_space: gymnasium.spaces.Box
 
     def __init__(self, image_size: int = 224, render_mode: str | None = "rgb_array") -> None:
-        if isinstance(image_size, bool) or not isinstance(image_size, (int, np.integer)) or image_size < 8:
-            raise ValueError(f"image_size: expected an int of at least 8, got {image_size!r}")
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode: expected 'rgb_array' or None, got {render_mode!r}")
-        self.image_size = int(image_size)
+        self.image_size = checked_image_size(image_size)
         self.render_mode = render_mode
         self._goal: State | None = None
+        self._recoloured = False
 
     # ---- what a subclass defines ------------------------------------------------------------------------
 
@@ -113,6 +115,10 @@ class GoalEnv(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
     @abstractmethod
     def sample_episode(self, rng: np.random.Generator) -> tuple[State, State]:
         """A start and a goal state, (S,) each, as recorded episodes have them. May disturb the simulator."""
+
+    def _teleported(self, rng: np.random.Generator) -> State:
+        """The current state with an object at a random other place, (S,); for environments that "teleport"."""
+        raise NotImplementedError(f"{self.env_id} has no teleport")
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """This step's values of ``state_columns``, (width,) each; override for more than ``state``."""
@@ -220,6 +226,7 @@ class GoalEnv(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
     ) -> tuple[State, dict[str, Any]]:
         """Starts an episode. ``options`` may fix "state" and "goal_state"; what it leaves out is drawn."""
         super().reset(seed=seed)
+        self._recoloured = False
         options = options or {}
         unknown = sorted(set(options) - {"state", "goal_state"})
         if unknown:
@@ -243,6 +250,21 @@ class GoalEnv(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
         self._advance(np.clip(array, self.action_space.low, self.action_space.high))
         info = self._info()
         return self.get_state(), float(info["success"]), info["success"], False, info
+
+    def perturb(self, kind: str, rng: np.random.Generator) -> None:
+        """Makes something impossible happen, as the surprise test needs it.
+
+        "colour" gives an object another colour until the next reset; "teleport" puts one to a random place.
+
+        Raises:
+            ValueError: not one of ``perturbations``.
+        """
+        if kind not in self.perturbations:
+            raise ValueError(f"kind: expected one of {self.perturbations}, got {kind!r}")
+        if kind == "teleport":
+            self.set_state(self._teleported(rng))
+        else:
+            self._recoloured = True
 
     def _info(self) -> dict[str, Any]:
         state, goal = self.get_state(), self.goal
@@ -325,6 +347,13 @@ class SerialBatch:
         """See `EnvBatch.close`."""
         for env in self.envs:
             env.close()
+
+
+def checked_image_size(image_size: int) -> int:
+    """The side of square frames, in pixels; a ValueError if it is not an int of at least 8."""
+    if isinstance(image_size, bool) or not isinstance(image_size, (int, np.integer)) or image_size < 8:
+        raise ValueError(f"image_size: expected an int of at least 8, got {image_size!r}")
+    return int(image_size)
 
 
 def rows_for(rows: NDArray[np.intp] | None, count: int) -> NDArray[np.intp]:

@@ -8,8 +8,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-import lewm
-
 __all__ = ["Agent", "PlanningAgent", "RandomAgent"]
 
 Actions = NDArray[np.float32]
@@ -61,7 +59,7 @@ class PlanningAgent:
 
     Args:
         model: what `lewm.load` returns.
-        planner: a `lewm.Planner` over it.
+        planner: a `lewm.Planner` over it; its seed is the randomness of the agent.
         replan_every: blocks executed of each plan; the whole horizon by default, as published. The rest of a
         plan is
             the next one's warm start.
@@ -74,7 +72,7 @@ class PlanningAgent:
     def __init__(
         self, model: Any, planner: Any, *, replan_every: int | None = None, context: int = 1
     ) -> None:
-        horizon, history = int(planner.horizon), int(model.config.history)
+        horizon, history = planner.options["horizon"], model.config.history
         replan_every = horizon if replan_every is None else replan_every
         if not 1 <= replan_every <= horizon:
             raise ValueError(f"replan_every: expected 1 to the horizon ({horizon}), got {replan_every}")
@@ -82,40 +80,31 @@ class PlanningAgent:
             raise ValueError(f"context: expected 1 to the model's history ({history}), got {context}")
         self.frame_skip = int(model.config.frame_skip)
         self.context = context
-        self._action_dim = int(model.config.action_dim)
         self._model, self._planner = model, planner
         self._replan_every = replan_every
-        self._mean, self._std = _scaling_arrays(model, self._action_dim)
 
     def reset(self, goals: NDArray[np.uint8], seed: int) -> None:
         """See `Agent.reset`."""
         self._goals = self._model.encode(goals)
         self._rest: Actions | None = None
         self._plans = 0
-        self._seed = seed
 
     def act(self, rows: NDArray[np.intp], frames: NDArray[np.uint8], past: Actions) -> Actions:
         """See `Agent.act`."""
         count, context = frames.shape[:2]
         latents = self._model.encode(frames.reshape(-1, *frames.shape[2:])).reshape(count, context, -1)
         plan = self._planner.plan_latents(
-            np.ascontiguousarray(latents),
-            np.ascontiguousarray(self._goals[rows]),
-            past_actions=self._standardised(past) if context > 1 else None,
+            latents,
+            self._goals[rows],
+            past_actions=self._model.standardise(past) if context > 1 else None,
             warm_start=None if self._rest is None else self._rest[rows],
             problem_ids=rows,
             plan_index=self._plans,
         )
         self._plans += 1
-        blocks = np.asarray(plan.actions)  # [n, H, frame_skip * A], standardised
-        self._keep_rest(rows, blocks[:, self._replan_every :])
-        executed = blocks[:, : self._replan_every].reshape(count, -1, self._action_dim)
-        return (executed * self._std + self._mean).astype(np.float32)
-
-    def _standardised(self, actions: Actions) -> Actions:
-        """Environment actions (n, C - 1, frame_skip, A) as the model's blocks (n, C - 1, frame_skip * A)."""
-        standard = ((actions - self._mean) / self._std).astype(np.float32)
-        return np.ascontiguousarray(standard.reshape(*actions.shape[:2], -1))
+        self._keep_rest(rows, plan.actions[:, self._replan_every :])
+        executed = self._model.environment_actions(plan.actions[:, : self._replan_every])
+        return executed.reshape(count, -1, executed.shape[-1])
 
     def _keep_rest(self, rows: NDArray[np.intp], rest: Actions) -> None:
         if not rest.shape[1]:
@@ -123,16 +112,3 @@ class PlanningAgent:
         if self._rest is None:
             self._rest = np.zeros((len(self._goals), *rest.shape[1:]), dtype=np.float32)
         self._rest[rows] = rest
-
-
-def _scaling_arrays(model: Any, action_dim: int) -> tuple[Actions, Actions]:
-    """Mean and standard deviation of actions, (A,) each."""
-    scaling = model.action_scaling
-    if scaling is None:
-        raise lewm.Error(
-            "the model file does not say how actions were standardised; convert it with action_mean and action_std"
-        )
-    mean, std = (np.asarray(scaling[key], dtype=np.float32) for key in ("mean", "std"))
-    if mean.shape != (action_dim,):
-        raise lewm.Error(f"action_scaling: expected {action_dim} numbers, got {mean.shape}")
-    return mean, std

@@ -1,0 +1,154 @@
+"""Collecting: the same content however it comes about, and after being killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+pytest.importorskip("gymnasium")
+
+from lewm.cli import main
+from lewm.data import EpisodeFile
+from lewm.data.collection import collect
+from lewm.envs import base, two_room
+
+ENV = "lewm/TwoRoom-v0"
+
+
+def content(path: Path) -> dict[str, np.ndarray]:
+    with h5py.File(path, "r") as file:
+        return {name: item[:] for name, item in file.items()}
+
+
+def assert_same_content(one: Path, other: Path) -> None:
+    first, second = content(one), content(other)
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_a_collection_says_how_it_was_made(tmp_path: Path) -> None:
+    calls = []
+    new = collect(
+        ENV, tmp_path / "sub" / "a.h5", episodes=5, image_size=16, seed=3, progress=lambda *x: calls.append(x)
+    )
+    file = EpisodeFile(tmp_path / "sub" / "a.h5")
+    assert new == file.episodes == 5 and calls == [(k, 5) for k in range(1, 6)]
+    assert file.attributes == {"env": ENV, "image_size": 16, "policy": "noisy-expert", "seed": 3}
+    assert file.columns == ["action", "pixels", "state"]
+
+
+def test_growing_a_collection_gives_what_collecting_at_once_gives(tmp_path: Path) -> None:
+    collect(ENV, tmp_path / "whole.h5", episodes=9, image_size=16, seed=1)
+    for episodes in (2, 3, 9):
+        collect("two_room", tmp_path / "grown.h5", episodes=episodes, image_size=16, seed=1)
+    assert_same_content(tmp_path / "whole.h5", tmp_path / "grown.h5")
+    assert collect(ENV, tmp_path / "grown.h5", episodes=9, image_size=16, seed=1) == 0
+
+
+def test_several_processes_give_what_one_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"episodes": 5, "image_size": 16, "policy": "random"}
+    collect(ENV, tmp_path / "one.h5", workers=1, **options)
+    monkeypatch.setattr(two_room.TwoRoomEnv, "records_in_batches", False)
+    monkeypatch.setattr("lewm.data.collection._episodes_per_task", lambda size, steps: 2)
+    collect(ENV, tmp_path / "two.h5", workers=2, **options)
+    assert_same_content(tmp_path / "one.h5", tmp_path / "two.h5")
+
+
+def test_seeds_differ(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        collect(ENV, tmp_path / f"{seed}.h5", episodes=2, image_size=16, seed=seed)
+    assert not np.array_equal(content(tmp_path / "0.h5")["state"][0], content(tmp_path / "1.h5")["state"][0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_size": 32}, "image_size: .* was written with 16, got 32"),
+        ({"seed": 7}, "seed: .* was written with 0, got 7"),
+        ({"policy": "random"}, "policy: .* was written with 'noisy-expert', got 'random'"),
+    ],
+)
+def test_a_file_made_otherwise_is_not_continued(tmp_path: Path, change: dict, message: str) -> None:
+    options = {"episodes": 2, "image_size": 16, "seed": 0}
+    collect(ENV, tmp_path / "a.h5", **options)
+    before = content(tmp_path / "a.h5")
+    with pytest.raises(ValueError, match=message):
+        collect(ENV, tmp_path / "a.h5", **{**options, **change, "episodes": 3})
+    np.testing.assert_array_equal(content(tmp_path / "a.h5")["action"], before["action"])
+    collect(ENV, tmp_path / "a.h5", **{**options, **change}, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"episodes": 0}, "episodes: expected an int of at least 1"),
+        ({"workers": 0}, "workers"),
+        ({"seed": -1}, "seed"),
+        ({"policy": "clever"}, "policy: expected one of .* got 'clever'"),
+        ({"env": "maze"}, "env: expected one of"),
+        ({"image_size": 4}, "image_size"),
+        ({"compression": "zip"}, "compression"),
+    ],
+)
+def test_bad_arguments_leave_nothing_behind(tmp_path: Path, options: dict, message: str) -> None:
+    arguments = {"env": ENV, "episodes": 2, "image_size": 16, **options}
+    with pytest.raises(ValueError, match=message):
+        collect(out=tmp_path / "a.h5", **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_default_recording_of_an_environment(tmp_path: Path) -> None:
+    """What environments without a batch of their own inherit: the same columns, ended by success."""
+    recorded = base.GoalEnv.record_episodes.__func__(
+        two_room.TwoRoomEnv, "expert", [np.random.default_rng(0)], 16
+    )
+    episode = next(iter(recorded))
+    assert set(episode) == {"pixels", "action", "state"}
+    assert np.isnan(episode["action"][-1]).all()
+
+
+def run_collect(path: Path, episodes: int) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    words = ["collect", ENV, str(path), "--episodes", str(episodes), "--size", "64", "--quiet"]
+    return subprocess.Popen([sys.executable, "-m", "lewm", *words], env=environment)
+
+
+def test_a_killed_collection_is_readable_and_is_completed(tmp_path: Path) -> None:
+    path, episodes = tmp_path / "a.h5", 120
+    process = run_collect(path, episodes)
+    while not path.exists() and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    held = EpisodeFile(path).episodes
+    assert held >= 1
+    assert run_collect(path, episodes).wait() == 0
+    collect(ENV, tmp_path / "whole.h5", episodes=episodes, image_size=64)
+    assert_same_content(path, tmp_path / "whole.h5")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.h5", "whole.h5"]
+
+
+def test_the_command_reports_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["collect", "two_room", str(tmp_path / "a.h5"), "--episodes", "2", "--size", "16", "--quiet"])
+        == 0
+    )
+    assert "2 new episodes" in capsys.readouterr().out
+    assert (
+        main(["collect", "two_room", str(tmp_path / "a.h5"), "--episodes", "2", "--size", "32", "--quiet"])
+        == 1
+    )
+    assert "image_size" in capsys.readouterr().err
+    (tmp_path / "text.h5").write_text("text")
+    assert main(["collect", "two_room", str(tmp_path / "text.h5"), "--episodes", "2", "--quiet"]) == 1
+    assert "not an HDF5 file" in capsys.readouterr().err
