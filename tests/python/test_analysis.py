@@ -126,3 +126,37 @@ def test_principal_plane_finds_the_two_widest_directions(rng):
     assert abs(np.corrcoef(plane[:, 0], latents[:, 1])[0, 1]) > 0.99
     assert abs(np.corrcoef(plane[:, 1], latents[:, 3])[0, 1]) > 0.99
     assert share[0] > share[1] and share.sum() == pytest.approx(1.0, abs=0.01)
+
+
+def test_perturbations_of_two_room_change_what_they_name(rng):
+    pytest.importorskip("gymnasium")
+    from lewm.envs.two_room import TwoRoomEnv
+
+    env = TwoRoomEnv(image_size=64)
+    env.reset(seed=0)
+    state, frame = env.get_state(), env.render()
+    env.perturb("colour", rng)
+    assert (env.get_state() == state).all() and (env.render() == frame[..., ::-1]).all()
+    env.reset(seed=0)
+    assert (env.render() == frame).all()
+    env.perturb("teleport", rng)
+    assert (env.get_state() != state).any() and (env.render() != frame).any()
+    with pytest.raises(ValueError, match="kind: expected one of"):
+        env.perturb("explode", rng)
+
+
+def test_an_episode_is_the_same_until_the_perturbation():
+    pytest.importorskip("gymnasium")
+    from lewm.analysis.surprise import play
+    from lewm.envs.two_room import TwoRoomEnv
+
+    env = TwoRoomEnv(image_size=32)
+    policy = env.make_policy("noisy-expert")
+    plain = play(env, policy, seed=3, blocks=4, frame_skip=5)
+    perturbed = play(env, policy, seed=3, blocks=4, frame_skip=5, kind="teleport", perturb_at=2)
+    assert plain.frames.shape == (5, 32, 32, 3) and plain.actions.shape == (4, 5, 2)
+    assert (plain.frames[:2] == perturbed.frames[:2]).all()
+    assert (plain.actions[:2] == perturbed.actions[:2]).all()
+    assert (plain.frames[2] != perturbed.frames[2]).any()
+    with pytest.raises(ValueError, match=r"perturb_at: expected 1\.\.4, got 5"):
+        play(env, policy, seed=3, blocks=4, frame_skip=5, kind="teleport", perturb_at=5)

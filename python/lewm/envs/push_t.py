@@ -34,6 +34,7 @@ _ANGLE_TOLERANCE = math.pi / 9
 _PUBLISHED_STATE_DIM = 7
 _AGENT_START = (50.0, 450.0)  # px, range of both coordinates
 _BLOCK_START = (100.0, 400.0)
+_PERTURBED_BLOCK = (220, 60, 60)  # RGB of a block that changed its colour
 
 
 class PushTEnv(GoalEnv):
@@ -60,6 +61,7 @@ class PushTEnv(GoalEnv):
         "block_position": 2,
         "block_angle": 1,
     }
+    perturbations: ClassVar[tuple[str, ...]] = ("colour", "teleport")
     policies: ClassVar[Mapping[str, Callable[[], Policy]]] = {
         "mixed": MixedPolicy,
         "near_block": NearBlockPolicy,
@@ -80,6 +82,9 @@ class PushTEnv(GoalEnv):
         self.observation_space = gymnasium.spaces.Box(low, high, dtype=np.float64)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), dtype=np.float32)
         self._painter = PushTPainter(self.image_size, draw_target, colours)
+        self._perturbed_painter = PushTPainter(
+            self.image_size, draw_target, {**(colours or {}), "block": _PERTURBED_BLOCK}
+        )
         self._world = PushTWorld(np.array([256.0, 400, 256, 200, 0, 0, 0, 0, 0, 0]))
 
     def check_state(self, name: str, state: Any) -> State:
@@ -109,7 +114,11 @@ class PushTEnv(GoalEnv):
     def render_state(self, state: NDArray[Any]) -> Frame:
         """See `GoalEnv.render_state`."""
         checked = self.check_state("state", state)
-        return self._painter.draw(checked[:2], checked[2:5])
+        painter = self._perturbed_painter if self._recoloured else self._painter
+        return painter.draw(checked[:2], checked[2:5])
+
+    def _teleported(self, rng: np.random.Generator) -> State:
+        return _resting_state(rng)
 
     def success(self, state: NDArray[Any], goal: NDArray[Any]) -> NDArray[np.bool_]:
         """See `GoalEnv.success`; reads the first five numbers of a state."""

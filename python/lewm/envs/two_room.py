@@ -236,6 +236,7 @@ class TwoRoomEnv(GoalEnv):
 
     env_id: ClassVar[str] = "lewm/TwoRoom-v0"
     max_episode_steps: ClassVar[int] = 100
+    perturbations: ClassVar[tuple[str, ...]] = ("colour", "teleport")
     records_in_batches: ClassVar[bool] = True
     state_columns: ClassVar[Mapping[str, int]] = {"state": 2}
     policies: ClassVar[Mapping[str, Callable[[], Policy]]] = {
@@ -263,7 +264,11 @@ class TwoRoomEnv(GoalEnv):
         self._position = move(self._position, action[None])
 
     def _render(self) -> Frame:
-        return self._renderer.render(self._position)[0]
+        frame = self._renderer.render(self._position)[0]
+        return np.ascontiguousarray(frame[..., ::-1]) if self._recoloured else frame  # a blue dot
+
+    def _teleported(self, rng: np.random.Generator) -> State:
+        return sample_episode(rng)[0]
 
     def success(self, state: NDArray[Any], goal: NDArray[Any]) -> NDArray[np.bool_]:
         """Closer than 16 px; (..., 2) each -> (...)."""
