@@ -116,7 +116,7 @@ def evaluate(
         replan_every: blocks executed of a plan; all by default.
         context: frames shown to the model.
         precision, threads: as for `lewm.load`, if ``model`` is a path.
-        film: so many tasks of the first seed keep all their frames.
+        film: so many strict tasks of the first seed keep all their frames.
         progress: called with (what runs, steps taken, steps).
         planner: options of `lewm.Planner`, such as ``samples``, ``iterations``, ``horizon`` and ``method``.
 
@@ -200,7 +200,7 @@ def evaluate_agents(
         tasks = draw_tasks(
             file, env, goal_offset=goal_offset, episodes=episodes, paper_episodes=paper_episodes, seed=seed
         )
-        filmed = range(min(film, len(tasks))) if seed == seeds[0] else ()
+        filmed = np.flatnonzero(tasks.strict)[:film].tolist() if seed == seeds[0] else []
         outcomes, seconds = {}, {}
         batch = env.make_batch(len(tasks), env.image_size)
         try:
@@ -213,7 +213,7 @@ def evaluate_agents(
                     tasks,
                     budget=budget,
                     seed=seed,
-                    film=filmed if name == "model" else (),
+                    film=filmed if name == "model" else [],
                     progress=_labelled(progress, f"{name}, seed {seed}"),
                 )
                 seconds[name] = time.perf_counter() - started

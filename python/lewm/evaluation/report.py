@@ -85,25 +85,25 @@ def _episodes_csv(evaluation: Evaluation) -> str:
 
 
 def _picture(evaluation: Evaluation, env: GoalEnv) -> bytes:
-    """Start, goal and end of some episodes, a row each."""
+    """Start, goal and end of some strict tasks, a row each."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     result = evaluation.seeds[0]
     agent = evaluation.agents[0]
     outcome = result.outcomes[agent]
-    rows = range(min(_PICTURED, len(result.tasks)))
+    rows = np.flatnonzero(result.tasks.strict)[:_PICTURED]
     figure = Figure(figsize=(6.0, 2.1 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), 3, squeeze=False)
-    for row in rows:
+    for line, row in zip(axes, rows, strict=True):
         verdict = f"reached in {outcome.steps[row]} steps" if outcome.success[row] else "not reached"
         frames = (
             ("start", env.render_state(result.tasks.starts[row])),
             ("goal", result.tasks.goal_frames[row]),
             (verdict, env.render_state(outcome.final_states[row])),
         )
-        for axis, (title, frame) in zip(axes[row], frames, strict=True):
+        for axis, (title, frame) in zip(line, frames, strict=True):
             axis.imshow(frame)
             axis.set_title(title, fontsize=9)
             axis.set_axis_off()
