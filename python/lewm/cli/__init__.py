@@ -20,6 +20,7 @@ _COMMANDS = {
     "eval": ("lewm.cli.eval", "success rates under the paper's and the strict protocol", "train,envs,viz"),
     "probe": ("lewm.cli.probe", "probe the latents for physical quantities", "all"),
     "surprise": ("lewm.cli.surprise", "test whether impossible events surprise the model", "all"),
+    "decode": ("lewm.cli.decode", "draw what the model imagines", "all"),
     "bench": ("lewm.cli.bench", "time encoding, rollouts and plans on this machine", ""),
     "doctor": ("lewm.cli.doctor", "what this build and machine can do, and what is missing", ""),
 }

@@ -1,0 +1,96 @@
+"""``lewm probe``, ``surprise`` and ``decode``, from files to files, on a small untrained model."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+for needed in ("h5py", "gymnasium", "sklearn", "matplotlib"):
+    pytest.importorskip(needed)
+
+import lewm
+from lewm.cli import main
+from lewm.config import LeWMConfig
+from lewm.data.collection import collect
+from lewm.nn import LeWM
+
+CONFIG = LeWMConfig(
+    image_size=32,
+    patch_size=8,
+    encoder_dim=16,
+    encoder_depth=1,
+    encoder_heads=2,
+    encoder_mlp_dim=32,
+    latent_dim=16,
+    projector_dim=32,
+    pred_proj_dim=32,
+    predictor_depth=1,
+    predictor_heads=2,
+    predictor_head_dim=8,
+    predictor_mlp_dim=32,
+    predictor_dim=16,
+    predictor_output_dim=16,
+)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("analysis")
+    torch.manual_seed(0)
+    lewm.save(LeWM(CONFIG), folder / "model.safetensors")
+    collect("two_room", folder / "data.h5", episodes=8, image_size=32, workers=1)
+    return folder
+
+
+def test_probe_writes_scores_with_controls_beside_them(files, tmp_path, capsys):
+    out = tmp_path / "probe"
+    assert main(["probe", str(files / "model.safetensors"), str(files / "data.h5"), "--out", str(out)]) == 0
+    results = json.loads((out / "probe.json").read_text())
+    assert {score["features"] for score in results["scores"]} == {
+        "latents",
+        "random weights",
+        "pixel components",
+    }
+    assert {score["target"] for score in results["scores"]} == {"state"}
+    assert 1.0 <= results["geometry"]["effective_rank"] <= CONFIG.latent_dim
+    with (out / "probe.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(results["scores"]) == 6
+    assert (out / "latents.png").read_bytes().startswith(b"\x89PNG")
+    assert "| state | linear |" in capsys.readouterr().out
+
+
+def test_probe_of_a_column_that_is_not_there_names_those_that_are(files, tmp_path, capsys):
+    arguments = ["probe", str(files / "model.safetensors"), str(files / "data.h5"), "--columns", "velocity"]
+    assert main([*arguments, "--out", str(tmp_path)]) == 1
+    assert "no column 'velocity', there are" in capsys.readouterr().err
+
+
+def test_surprise_tests_every_perturbation(files, tmp_path, capsys):
+    out = tmp_path / "surprise"
+    arguments = ["--pairs", "3", "--blocks", "4", "--out", str(out)]
+    assert main(["surprise", str(files / "model.safetensors"), "two_room", *arguments]) == 0
+    results = json.loads((out / "surprise.json").read_text())
+    assert [test["kind"] for test in results["tests"]] == ["colour", "teleport"]
+    none, teleport = (np.array(results["surprise"][name]) for name in ("none", "teleport"))
+    assert none.shape == (3, 4)
+    np.testing.assert_array_equal(teleport[:, :1], none[:, :1])  # equal until the second frame shows it
+    assert (teleport[:, 1] != none[:, 1]).all()
+    assert (out / "surprise.png").read_bytes().startswith(b"\x89PNG")
+    assert "| teleport | 3 |" in capsys.readouterr().out
+
+
+def test_decode_draws_a_strip(files, tmp_path):
+    out = tmp_path / "decoded.png"
+    arguments = ["--steps", "3", "--blocks", "2", "--strips", "1", "--out", str(out)]
+    assert main(["decode", str(files / "model.safetensors"), str(files / "data.h5"), *arguments]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_decode_says_when_no_episode_is_long_enough(files, tmp_path, capsys):
+    arguments = ["--steps", "1", "--blocks", "99", "--out", str(tmp_path / "x.png")]
+    assert main(["decode", str(files / "model.safetensors"), str(files / "data.h5"), *arguments]) == 1
+    assert "blocks: expected an episode longer than 495 steps" in capsys.readouterr().err
