@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lewm.data.episode_file import EpisodeFile
 from lewm.envs import GoalEnv
+from lewm.errors import Error
 
 __all__ = ["PAPER_EPISODES", "PROTOCOLS", "Tasks", "draw_tasks"]
 
@@ -65,6 +66,7 @@ def draw_tasks(
 
     Raises:
         ValueError: the file has too few such steps, or too few that are not solved.
+        lewm.Error: its columns do not determine the environment's state.
     """
     starts_per_episode = np.maximum(file.lengths - goal_offset, 0)
     total = int(starts_per_episode.sum())
@@ -78,7 +80,10 @@ def draw_tasks(
     episode = np.searchsorted(ends, drawn, side="right")
     step = drawn - (ends - starts_per_episode)[episode]
     rows = file.offsets[episode] + step
-    states = env.states_from_columns(_small_columns(file))
+    try:
+        states = env.states_from_columns(_small_columns(file))
+    except KeyError as error:
+        raise Error(f"{file.path}: {error.args[0]}") from None
     solved = np.asarray(env.success(states[rows], states[rows + goal_offset]), dtype=bool)
     if int((~solved).sum()) < episodes:
         raise ValueError(
