@@ -180,6 +180,17 @@ def test_drawing_does_not_touch_the_world(env: PushTEnv) -> None:
     np.testing.assert_array_equal(env.render(), first)
 
 
+def test_perturbations_show(env: PushTEnv) -> None:
+    before, rng = env.render().astype(int), np.random.default_rng(1)
+    env.perturb("colour", rng)
+    changed = (env.render().astype(int) != before).any(axis=-1)
+    assert 30 < changed.sum() < 500  # an object's pixels, not the table's
+    env.reset(seed=0)
+    np.testing.assert_array_equal(env.render(), before)
+    env.perturb("teleport", rng)
+    assert not np.array_equal(env.render(), before)
+
+
 def test_objects_off_the_picture_are_clipped() -> None:
     frame = PushTPainter(64).draw(np.array([-500.0, 900.0]), np.array([300.0, 100.0, 0.0]))
     assert frame.shape == (64, 64, 3)

@@ -9,12 +9,15 @@ second of two ``mujoco.Renderer`` objects may otherwise read the first one's pic
 
 from __future__ import annotations
 
+import atexit
+import copy
 import ctypes
 import ctypes.util
 import functools
 import importlib
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,7 +108,13 @@ def _gl_context() -> tuple[Any, int]:
         context.make_current()
     except Exception as error:  # each backend has its own kinds of failure
         raise _cannot_draw(backend, error) from error
+    atexit.register(_forget, context)
     return context, os.getpid()
+
+
+def _forget(context: Any) -> None:
+    """Leaves a context to the end of the process: its own finalizer would need modules that are gone by then."""
+    context._context = None
 
 
 def _cannot_draw(backend: str, error: Exception) -> Error:
@@ -119,7 +128,7 @@ class FrameRenderer:
     """Draws states of one model as square frames from one camera.
 
     Args:
-        model: the ``mujoco.MjModel``; its offscreen buffer size, shadow and multisampling settings are overwritten.
+        model: the ``mujoco.MjModel``; a copy of it is drawn.
         camera: the camera's name.
         image_size: side of the frames, in pixels.
         multisamples: samples per pixel that OpenGL takes, 0 or 4 in most drivers.
@@ -147,7 +156,8 @@ class FrameRenderer:
         import mujoco
 
         self._mujoco = mujoco
-        self._model = model
+        self._model = copy.copy(model)  # its offscreen settings are overwritten
+        self._own_colours = model.geom_rgba.copy()
         self._size = image_size
         self._supersample = supersample
         self._multisamples = multisamples
@@ -163,10 +173,18 @@ class FrameRenderer:
         self._buffer = np.empty((self._side, self._side, 3), np.uint8)
         self._context: Any = None
 
-    def draw(self, data: Any) -> NDArray[np.uint8]:
-        """The state of ``data`` (``mujoco.MjData``, forward kinematics done): (image_size, image_size, 3) uint8 RGB."""
+    def draw(self, data: Any, colours: Mapping[str, Sequence[float]] | None = None) -> NDArray[np.uint8]:
+        """A frame, (image_size, image_size, 3) uint8 RGB, of ``data`` (``mujoco.MjData``, forward kinematics done).
+
+        Args:
+            data: the state.
+            colours: RGBA, 0 to 1, that bodies have in this frame, by name.
+        """
         mujoco = self._mujoco
         self._select()
+        self._model.geom_rgba[:] = self._own_colours
+        for body, rgba in (colours or {}).items():
+            self._model.geom_rgba[self._model.geom_bodyid == self._model.body(body).id] = rgba
         mujoco.mjv_updateScene(
             self._model, data, self._options, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
         )
