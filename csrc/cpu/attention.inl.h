@@ -24,9 +24,7 @@ struct Bf16Row {
   using Element = std::uint16_t;
   const std::uint16_t* p;
   explicit Bf16Row(const void* data) : p(static_cast<const std::uint16_t*>(data)) {}
-  LEWM_METHOD F at(std::int64_t i, std::int64_t n) const {
-    return n == kLanes ? load_bf16(p + i) : load_bf16_n(p + i, n);
-  }
+  LEWM_METHOD F at(std::int64_t i, std::int64_t n) const { return n == kLanes ? load(p + i) : load_n(p + i, n); }
   template <int kGroup>
   LEWM_METHOD std::uint32_t word(std::int64_t w, std::int64_t d) const {
     if constexpr (kGroup == 1) return static_cast<std::uint32_t>(p[w]) << 16;
@@ -183,7 +181,7 @@ LEWM_INLINE float softmax_row(float* score, std::int64_t tokens, std::int64_t ke
     if constexpr (Dot::kGroup == 1) {
       store(score + i, e);
     } else {
-      store_bf16(reinterpret_cast<std::uint16_t*>(score) + i, e);
+      store(reinterpret_cast<std::uint16_t*>(score) + i, e);
     }
   }
   return 1.0f / sum(total);
@@ -191,7 +189,6 @@ LEWM_INLINE float softmax_row(float* score, std::int64_t tokens, std::int64_t ke
 
 template <class Dot, class Row>
 static void full_attention_as(const FullAttention& args) {
-  alignas(64) static constexpr std::uint32_t kZeros[kTileColumns] = {};
   constexpr std::int64_t kElement = sizeof(typename Row::Element);
   const AttentionScratch layout(args.tokens, args.head_dim);
   std::uint32_t* scratch = static_cast<std::uint32_t*>(args.scratch);
@@ -214,8 +211,8 @@ static void full_attention_as(const FullAttention& args) {
     }
     for (std::int64_t j = 0; j < layout.keys; j += kTileColumns) {
       multiply_rows(reinterpret_cast<const char*>(scratch + layout.query), depth * 4,
-                    reinterpret_cast<const char*>(scratch + layout.k + j * depth), depth, kZeros,
-                    scratch + layout.score + j, layout.keys);
+                    reinterpret_cast<const char*>(scratch + layout.k + j * depth), depth, scratch + layout.score + j,
+                    layout.keys);
     }
     float inverse[kAttentionRows];
     for (std::int64_t r = 0; r < rows; ++r)
@@ -223,7 +220,7 @@ static void full_attention_as(const FullAttention& args) {
     const std::int64_t words = layout.keys / Dot::kGroup;
     for (std::int64_t c = 0; c < args.head_dim; c += kTileColumns) {
       multiply_rows(reinterpret_cast<const char*>(score), layout.keys * 4,
-                    reinterpret_cast<const char*>(scratch + layout.v + c * words), words, kZeros, tile, kTileColumns);
+                    reinterpret_cast<const char*>(scratch + layout.v + c * words), words, tile, kTileColumns);
       const std::int64_t columns = args.head_dim - c < kTileColumns ? args.head_dim - c : kTileColumns;
       for (std::int64_t r = 0; r < rows; ++r) {
         const float* product = reinterpret_cast<const float*>(tile + r * kTileColumns);

@@ -10,6 +10,7 @@ struct DotF32 {
   static constexpr Precision kPrecision = Precision::fp32;
   static constexpr int kGroup = 1;  // elements of k in a word
   static constexpr int kRows = 6;   // 12 sums, 2 weights and a broadcast in 16 registers
+  static LEWM_METHOD F zero() { return LEWM_SIMD::zero(); }
   static LEWM_METHOD F load(const void* p) { return _mm256_loadu_ps(static_cast<const float*>(p)); }
   static LEWM_METHOD F broadcast(const void* p) { return set(*static_cast<const float*>(p)); }
   static LEWM_METHOD F dot(F sum, F x, F w) { return fma(x, w, sum); }
@@ -26,6 +27,7 @@ struct DotBf16 {
   static LEWM_METHOD F second(I x) {
     return _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
   }
+  static LEWM_METHOD I zero() { return zero_i(); }
   static LEWM_METHOD I load(const void* p) { return load_i(p); }
   static LEWM_METHOD I broadcast(const void* p) { return broadcast_word(p); }
   static LEWM_METHOD I dot(I sum, I x, I w) {
@@ -42,6 +44,7 @@ struct DotInt8 {
   static constexpr Precision kPrecision = Precision::int8;
   static constexpr int kGroup = 4;
   static constexpr int kRows = 4;
+  static LEWM_METHOD I zero() { return zero_i(); }
   static LEWM_METHOD I load(const void* p) { return load_i(p); }
   static LEWM_METHOD I broadcast(const void* p) { return broadcast_word(p); }
   static LEWM_METHOD I dot(I sum, I x, I w) {

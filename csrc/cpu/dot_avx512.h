@@ -10,6 +10,7 @@ struct DotF32 {
   static constexpr Precision kPrecision = Precision::fp32;
   static constexpr int kGroup = 1;  // elements of k in a word
   static constexpr int kRows = 12;  // 24 sums, 2 weights and a broadcast in 32 registers
+  static LEWM_METHOD F zero() { return LEWM_SIMD::zero(); }
   static LEWM_METHOD F load(const void* p) { return _mm512_loadu_ps(p); }
   static LEWM_METHOD F broadcast(const void* p) { return set(*static_cast<const float*>(p)); }
   static LEWM_METHOD F dot(F sum, F x, F w) { return fma(x, w, sum); }
@@ -21,6 +22,7 @@ struct DotBf16 {
   static constexpr Precision kPrecision = Precision::bf16;
   static constexpr int kGroup = 2;
   static constexpr int kRows = 12;
+  static LEWM_METHOD F zero() { return LEWM_SIMD::zero(); }
   static LEWM_METHOD F load(const void* p) { return _mm512_loadu_ps(p); }
   static LEWM_METHOD F broadcast(const void* p) { return _mm512_castsi512_ps(broadcast_word(p)); }
   static LEWM_METHOD F dot(F sum, F x, F w) { return _mm512_dpbf16_ps(sum, (__m512bh)x, (__m512bh)w); }
@@ -32,6 +34,7 @@ struct DotInt8 {  // x unsigned, w signed
   static constexpr Precision kPrecision = Precision::int8;
   static constexpr int kGroup = 4;
   static constexpr int kRows = 12;
+  static LEWM_METHOD I zero() { return zero_i(); }
   static LEWM_METHOD I load(const void* p) { return load_i(p); }
   static LEWM_METHOD I broadcast(const void* p) { return broadcast_word(p); }
   static LEWM_METHOD I dot(I sum, I x, I w) { return _mm512_dpbusd_epi32(sum, x, w); }

@@ -17,55 +17,65 @@ LEWM_INLINE F activate(F x) {
   return x;
 }
 
-// One vector of row r, `n` columns from j. Full: n == kLanes.
-template <Precision P, Activation A, Store S, bool Full>
-LEWM_INLINE void finish_vector(const std::uint32_t* product, std::int64_t r, std::int64_t j, std::int64_t n,
-                               float row_scale, const PackedMatrix& w, const Epilogue& e, const float* gate, void* y) {
-  F value;
-  if constexpr (P == Precision::int8) {
-    value = fma(mul(to_float(load_i(product)), set(row_scale)), load(w.scale + j), load(w.bias + j));
-  } else {
-    value = load(reinterpret_cast<const float*>(product));  // the bias is in it
-  }
-  value = activate<P, A>(value);
-  const float* residual = e.residual ? e.residual + r * e.residual_stride + j : nullptr;
-  if (gate) {
-    const F g = Full ? load(gate + j) : load_n(gate + j, n);
-    if (residual) {
-      value = fma(g, value, Full ? load(residual) : load_n(residual, n));
-    } else {
-      value = mul(g, value);
+// The vectors of one block that all its rows share.
+template <Precision P>
+struct ColumnTerms {
+  F bias, scale;
+  I sum;
+  LEWM_METHOD ColumnTerms(const PackedMatrix& w, std::int64_t j) {
+    bias = load(w.bias + j);  // padded to whole vectors
+    if constexpr (P == Precision::int8) {
+      scale = load(w.scale + j);
+      sum = load_i(w.sum + j);
     }
-  } else if (residual) {
+  }
+  LEWM_METHOD F value(const std::uint32_t* product, float row_scale) const {
+    if constexpr (P == Precision::int8) {
+      return fma(mul(to_float(add_i(load_i(product), sum)), set(row_scale)), scale, bias);
+    } else {
+      return add(load(reinterpret_cast<const float*>(product)), bias);
+    }
+  }
+};
+
+// Gate and residual of one vector of row r, `n` columns from j. Full: n == kLanes.
+template <bool Full>
+LEWM_INLINE F combine(F value, std::int64_t r, std::int64_t j, std::int64_t n, const Epilogue& e) {
+  if (e.gate) {
+    const float* gate = e.gate[r] + e.gate_offset + j;
+    value = mul(Full ? load(gate) : load_n(gate, n), value);
+  }
+  if (e.residual) {
+    const float* residual = e.residual + r * e.residual_stride + j;
     value = add(value, Full ? load(residual) : load_n(residual, n));
   }
-  if constexpr (S == Store::f32) {
-    float* out = static_cast<float*>(y) + j;
-    Full ? store(out, value) : store_n(out, value, n);
-  } else {
-    std::uint16_t* out = static_cast<std::uint16_t*>(y) + j;
-    Full ? store_bf16(out, value) : store_bf16_n(out, value, n);
-  }
+  return value;
 }
 
-// product: [block.rows, product_stride] words: float, with the bias in it, or for int8 int32, with the zero point out
-// of it.
-template <Precision P, Activation A, Store S>
+// product: [block.rows, product_stride] words of X W^T, float or for int8 int32 (with the zero point still in it). A
+// block has at most two vectors of columns.
+template <Precision P, Activation A, class Element>
 static void finish(const std::uint32_t* product, std::int64_t product_stride, const Block& block, const float* x_scale,
                    const PackedMatrix& w, const Epilogue& e, void* y, std::int64_t y_stride) {
-  constexpr std::int64_t kElement = S == Store::f32 ? 4 : 2;
+  const bool plain = !e.gate && !e.residual;
+  const ColumnTerms<P> left(w, block.column), right(w, block.column + kLanes);  // both within the padding
   for (std::int64_t i = 0; i < block.rows; ++i) {
-    const std::int64_t r = block.row + i;
-    const std::uint32_t* row = product + i * product_stride;
+    const std::int64_t r = block.row + i, j = block.column;
     const float row_scale = P == Precision::int8 ? x_scale[r] : 1.0f;
-    const float* gate = e.gate ? e.gate[r] + e.gate_offset : nullptr;
-    void* out = static_cast<char*>(y) + r * y_stride * kElement;
-    std::int64_t c = 0;
-    for (; c + kLanes <= block.columns; c += kLanes) {
-      finish_vector<P, A, S, true>(row + c, r, block.column + c, kLanes, row_scale, w, e, gate, out);
-    }
-    if (c < block.columns) {
-      finish_vector<P, A, S, false>(row + c, r, block.column + c, block.columns - c, row_scale, w, e, gate, out);
+    F a = activate<P, A>(left.value(product + i * product_stride, row_scale));
+    F b = activate<P, A>(right.value(product + i * product_stride + kLanes, row_scale));
+    Element* out = static_cast<Element*>(y) + r * y_stride + j;
+    if (block.columns == 2 * kLanes) {
+      if (!plain) {
+        a = combine<true>(a, r, j, kLanes, e);
+        b = combine<true>(b, r, j + kLanes, kLanes, e);
+      }
+      store_pair(out, a, b);
+    } else {
+      store_n(out, combine<false>(a, r, j, block.columns, e), block.columns);
+      if (block.columns > kLanes) {
+        store_n(out + kLanes, combine<false>(b, r, j + kLanes, block.columns - kLanes, e), block.columns - kLanes);
+      }
     }
   }
 }
@@ -75,7 +85,7 @@ using Finish = void (*)(const std::uint32_t*, std::int64_t, const Block&, const 
 
 template <Precision P, Activation A>
 static Finish select_store(Store store) {
-  return store == Store::f32 ? finish<P, A, Store::f32> : finish<P, A, Store::bf16>;
+  return store == Store::f32 ? finish<P, A, float> : finish<P, A, std::uint16_t>;
 }
 
 // The epilogue's options as template arguments, chosen once per call.

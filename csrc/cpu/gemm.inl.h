@@ -8,15 +8,14 @@
 
 namespace lewm::cpu::LEWM_SIMD {
 
-// product: [R, kTileColumns] (row stride in words) <- init + R rows of a (row stride in bytes) times one panel.
+// product: [R, kTileColumns] (row stride in words) <- R rows of a (row stride in bytes) times one panel.
 template <class Dot, int R>
-static void multiply(const char* a, std::int64_t stride, const char* panel, std::int64_t words, const void* init,
-                     std::uint32_t* product, std::int64_t product_stride) {
+static void multiply(const char* a, std::int64_t stride, const char* panel, std::int64_t words, std::uint32_t* product,
+                     std::int64_t product_stride) {
   using Vector = typename Dot::Vector;
   Vector sum[R][kTileVectors];
-  for (int v = 0; v < kTileVectors; ++v) {
-    const Vector start = Dot::load(static_cast<const char*>(init) + v * kLanes * 4);
-    for (int r = 0; r < R; ++r) sum[r][v] = start;
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < kTileVectors; ++v) sum[r][v] = Dot::zero();
   }
   // Every third row has a pointer, the other two are reached by the stride: what the address modes and registers allow.
   constexpr int kBases = (R + 2) / 3;
@@ -43,8 +42,7 @@ static void multiply(const char* a, std::int64_t stride, const char* panel, std:
   }
 }
 
-using Multiply = void (*)(const char*, std::int64_t, const char*, std::int64_t, const void*, std::uint32_t*,
-                          std::int64_t);
+using Multiply = void (*)(const char*, std::int64_t, const char*, std::int64_t, std::uint32_t*, std::int64_t);
 
 // multiply<Dot, rows>, 1 <= rows <= R.
 template <class Dot, int R = Dot::kRows>
@@ -73,12 +71,11 @@ static void run(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue
   for (std::int64_t column = 0; column < w.n; column += kTileColumns) {
     const char* panel = static_cast<const char*>(w.data) + column * words * 4;
     const std::int64_t columns = w.n - column < kTileColumns ? w.n - column : kTileColumns;
-    const void* init = Dot::kPrecision == Precision::int8 ? static_cast<const void*>(w.sum + column) : w.bias + column;
     std::int64_t row = 0;
     for (std::int64_t t = 0; t < tiles; ++t) {
       const std::int64_t count = t < taller ? height + 1 : height;
       const char* a = static_cast<const char*>(x.data) + row * stride;
-      (t < taller ? multiply_tall : multiply_rest)(a, stride, panel, words, init, tile, kTileColumns);
+      (t < taller ? multiply_tall : multiply_rest)(a, stride, panel, words, tile, kTileColumns);
       finish_tile(tile, kTileColumns, {row, count, column, columns}, x.scale, w, epilogue, y, y_stride);
       row += count;
     }

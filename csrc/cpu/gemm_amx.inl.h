@@ -87,19 +87,18 @@ class PendingBlock {
   std::int64_t done_ = 0;
 };
 
-// product: [block rows, kTileColumns] <- init + rows of a times one panel, while `pending` gets its epilogue. Lower:
+// product: [block rows, kTileColumns] <- rows of a times one panel, while `pending` gets its epilogue. Lower:
 // the block has more than kTileHeight rows.
 template <class Tile, bool Lower>
 LEWM_INLINE void multiply_tiles(const char* a, std::int64_t stride, const char* panel, std::int64_t steps,
-                                const char* init, std::uint32_t* product, PendingBlock& pending) {
+                                std::uint32_t* product, PendingBlock& pending) {
   constexpr std::int64_t kPanelRow = kTileColumns * 4, kTileBytes = 64;  // bytes
   const char* lower = a + kTileHeight * stride;
-  // A stride of zero gives every row of sums the same start.
-  _tile_loadd(0, init, 0);
-  _tile_loadd(1, init + kTileBytes, 0);
+  _tile_zero(0);
+  _tile_zero(1);
   if constexpr (Lower) {
-    _tile_loadd(2, init, 0);
-    _tile_loadd(3, init + kTileBytes, 0);
+    _tile_zero(2);
+    _tile_zero(3);
   }
   const std::int64_t pace = (kBlockHeight + steps - 1) / steps;  // rows of the pending block per step
   for (std::int64_t s = 0; s < steps; ++s) {
@@ -142,16 +141,14 @@ static void run_tiles(Rows x, std::int64_t rows, const PackedMatrix& w, const Ep
     _tile_loadconfig(&config);
     for (std::int64_t column = 0; column < w.n; column += kTileColumns) {
       const char* panel = static_cast<const char*>(w.data) + column * words * 4;
-      const char* init = Tile::kPrecision == Precision::int8 ? reinterpret_cast<const char*>(w.sum + column)
-                                                             : reinterpret_cast<const char*>(w.bias + column);
       const std::int64_t columns = w.n - column < kTileColumns ? w.n - column : kTileColumns;
       for (std::int64_t row = first; row < last; row += height) {
         const char* a = static_cast<const char*>(x.data) + row * stride;
         std::uint32_t* product = products[turn];
         if (height > kTileHeight) {
-          multiply_tiles<Tile, true>(a, stride, panel, words / kTileHeight, init, product, pending);
+          multiply_tiles<Tile, true>(a, stride, panel, words / kTileHeight, product, pending);
         } else {
-          multiply_tiles<Tile, false>(a, stride, panel, words / kTileHeight, init, product, pending);
+          multiply_tiles<Tile, false>(a, stride, panel, words / kTileHeight, product, pending);
         }
         pending.set(product, {row, height, column, columns});
         turn ^= 1;

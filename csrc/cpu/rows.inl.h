@@ -39,8 +39,8 @@ LEWM_INLINE void write_row_int8(const float* x, std::int64_t k, std::uint8_t* ro
 
 LEWM_INLINE void write_row_bf16(const float* x, std::int64_t k, std::uint16_t* row) {
   std::int64_t i = 0;
-  for (; i + kLanes <= k; i += kLanes) store_bf16(row + i, load(x + i));
-  for (; i < padded_k<Precision::bf16>(k); i += kLanes) store_bf16(row + i, load_n(x + i, k - i));
+  for (; i + kLanes <= k; i += kLanes) store(row + i, load(x + i));
+  for (; i < padded_k<Precision::bf16>(k); i += kLanes) store(row + i, load_n(x + i, k - i));
 }
 
 LEWM_INLINE void write_row_f32(const float* x, std::int64_t k, float* row) {

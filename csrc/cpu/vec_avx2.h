@@ -60,14 +60,14 @@ LEWM_INLINE F load_n(const float* p, std::int64_t n) { return _mm256_maskload_ps
 LEWM_INLINE void store_n(float* p, F x, std::int64_t n) { _mm256_maskstore_ps(p, first_lanes(n), x); }
 LEWM_INLINE F keep_n(F x, std::int64_t n) { return _mm256_and_ps(x, _mm256_castsi256_ps(first_lanes(n))); }
 
-LEWM_INLINE F load_bf16(const std::uint16_t* p) {
+LEWM_INLINE F load(const std::uint16_t* p) {
   const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
-LEWM_INLINE F load_bf16_n(const std::uint16_t* p, std::int64_t n) {
+LEWM_INLINE F load_n(const std::uint16_t* p, std::int64_t n) {
   alignas(16) std::uint16_t lanes[kLanes] = {};
   for (std::int64_t i = 0; i < n && i < kLanes; ++i) lanes[i] = p[i];
-  return load_bf16(lanes);
+  return load(lanes);
 }
 // Round to nearest even; NaN stays NaN.
 LEWM_INLINE __m128i to_bf16(F x) {
@@ -79,11 +79,20 @@ LEWM_INLINE __m128i to_bf16(F x) {
   const I high = _mm256_srli_epi32(chosen, 16);
   return _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
 }
-LEWM_INLINE void store_bf16(std::uint16_t* p, F x) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), to_bf16(x)); }
-LEWM_INLINE void store_bf16_n(std::uint16_t* p, F x, std::int64_t n) {
+LEWM_INLINE void store(std::uint16_t* p, F x) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), to_bf16(x)); }
+LEWM_INLINE void store_n(std::uint16_t* p, F x, std::int64_t n) {
   alignas(16) std::uint16_t lanes[kLanes];
-  store_bf16(lanes, x);
+  store(lanes, x);
   for (std::int64_t i = 0; i < n && i < kLanes; ++i) p[i] = lanes[i];
+}
+// a to p, b to p + kLanes.
+LEWM_INLINE void store_pair(float* p, F a, F b) {
+  store(p, a);
+  store(p + kLanes, b);
+}
+LEWM_INLINE void store_pair(std::uint16_t* p, F a, F b) {
+  store(p, a);
+  store(p + kLanes, b);
 }
 
 // Integers.
@@ -94,6 +103,7 @@ LEWM_INLINE I broadcast_word(const void* p) {
   __builtin_memcpy(&word, p, sizeof word);
   return _mm256_set1_epi32(word);
 }
+LEWM_INLINE I add_i(I a, I b) { return _mm256_add_epi32(a, b); }
 LEWM_INLINE F to_float(I x) { return _mm256_cvtepi32_ps(x); }
 // The bits of |x| as an integer: ordered like |x|, with NaN above infinity.
 LEWM_INLINE I magnitude_bits(F x) { return _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff)); }

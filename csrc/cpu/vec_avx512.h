@@ -57,18 +57,24 @@ LEWM_INLINE F keep_n(F x, std::int64_t n) { return _mm512_maskz_mov_ps(first_lan
 LEWM_INLINE F widen_bf16(__m256i bits) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
-LEWM_INLINE F load_bf16(const std::uint16_t* p) {
+LEWM_INLINE F load(const std::uint16_t* p) {
   return widen_bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
-LEWM_INLINE F load_bf16_n(const std::uint16_t* p, std::int64_t n) {
+LEWM_INLINE F load_n(const std::uint16_t* p, std::int64_t n) {
   return widen_bf16(_mm256_maskz_loadu_epi16(first_lanes(n), p));
 }
-LEWM_INLINE void store_bf16(std::uint16_t* p, F x) {
+LEWM_INLINE void store(std::uint16_t* p, F x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh(x));
 }
-LEWM_INLINE void store_bf16_n(std::uint16_t* p, F x, std::int64_t n) {
+LEWM_INLINE void store_n(std::uint16_t* p, F x, std::int64_t n) {
   _mm256_mask_storeu_epi16(p, first_lanes(n), (__m256i)_mm512_cvtneps_pbh(x));
 }
+// a to p, b to p + kLanes.
+LEWM_INLINE void store_pair(float* p, F a, F b) {
+  store(p, a);
+  store(p + kLanes, b);
+}
+LEWM_INLINE void store_pair(std::uint16_t* p, F a, F b) { _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh(b, a)); }
 
 // Integers.
 LEWM_INLINE I load_i(const void* p) { return _mm512_loadu_si512(p); }
@@ -78,6 +84,7 @@ LEWM_INLINE I broadcast_word(const void* p) {
   __builtin_memcpy(&word, p, sizeof word);
   return _mm512_set1_epi32(word);
 }
+LEWM_INLINE I add_i(I a, I b) { return _mm512_add_epi32(a, b); }
 LEWM_INLINE F to_float(I x) { return _mm512_cvtepi32_ps(x); }
 // The bits of |x| as an integer: ordered like |x|, with NaN above infinity.
 LEWM_INLINE I magnitude_bits(F x) { return _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff)); }
