@@ -12,8 +12,8 @@ namespace {
 
 // Frames whose CLS tokens go through the end of the network together.
 constexpr std::int64_t kGroup = 64;
-// Rows of a chunk: a chunk's hidden activations and one layer's weights share a core's L2.
-constexpr std::int64_t kChunk = 96;
+// Rows that go through a layer's linear parts together: their hidden activations and the weights share a core's L2.
+constexpr std::int64_t kChunk = 160;
 
 std::int64_t element_bytes(cpu::Store store) { return store == cpu::Store::bf16 ? 2 : 4; }
 
@@ -46,6 +46,21 @@ void gather_patches(const Config& config, const float* frame, std::int64_t first
 const Linear& patch_layer(const EncoderWeights& weights, const std::uint8_t*) { return weights.patch_bytes; }
 const Linear& patch_layer(const EncoderWeights& weights, const float*) { return weights.patch_floats; }
 
+// Rows [first, last).
+struct Span {
+  std::int64_t first, last;
+  std::int64_t rows() const { return last - first; }
+};
+
+// Calls body(Span) for pieces of at most kChunk rows.
+template <class Body>
+void in_chunks(Span span, Body&& body) {
+  const std::int64_t chunks = (span.rows() + kChunk - 1) / kChunk;
+  for (std::int64_t i = 0; i < chunks; ++i) {
+    body(Span{span.first + span.rows() * i / chunks, span.first + span.rows() * (i + 1) / chunks});
+  }
+}
+
 // One frame on its way through the layers.
 struct FrameState {
   float* x = nullptr;  // [tokens, dim], the residual stream
@@ -53,7 +68,7 @@ struct FrameState {
   float* attended = nullptr;  // [tokens, dim]
 };
 
-// What one thread needs for a chunk of rows.
+// What one thread needs.
 struct ChunkScratch {
   float* patches = nullptr;  // [kChunk, 3 * patch * patch]
   cpu::Rows patch_rows;      // the same as GEMM input
@@ -73,17 +88,17 @@ struct Encoder::Workspace {
 
   void lay_out(Arena& arena);
   template <class Pixel>
-  void embed(FrameState& state, ChunkScratch& scratch, const Pixel* frame, std::int64_t chunk);
-  void layer(FrameState& state, ChunkScratch& scratch, std::int64_t index, std::int64_t chunk);
-  void attention(FrameState& state, ChunkScratch& scratch, std::int64_t index, std::int64_t first, std::int64_t last);
+  void embed(FrameState& state, ChunkScratch& scratch, const Pixel* frame, Span rows);
+  void layer(FrameState& state, ChunkScratch& scratch, std::int64_t index, Span rows);
+  void attention(FrameState& state, ChunkScratch& scratch, std::int64_t index, Span queries);
   void attention_out_and_mlp(ChunkScratch& scratch, const EncoderLayerWeights& layer, const float* attended,
                              std::int64_t rows, float* x);
-  void queries_keys_values(FrameState& state, ChunkScratch& scratch, std::int64_t index, std::int64_t first,
-                           std::int64_t last);
+  void queries_keys_values(FrameState& state, ChunkScratch& scratch, std::int64_t index, Span rows);
   void finish_frame(FrameState& state, ChunkScratch& scratch, std::int64_t slot);
   void finish_group(std::int64_t frames, float* latents);
 
-  std::int64_t first_row(std::int64_t chunk) const { return tokens * chunk / chunks; }
+  // One of `threads` parts of the tokens.
+  Span part(std::int64_t index) const { return {tokens * index / threads, tokens * (index + 1) / threads}; }
   std::int64_t last_layer() const { return static_cast<std::int64_t>(weights.layers.size()) - 1; }
 
   const Config& config;
@@ -94,7 +109,6 @@ struct Encoder::Workspace {
   const cpu::Store storage;   // of queries, keys and values
   const std::int64_t qkv_stride;
   const int threads;
-  std::int64_t chunks;
 
   std::vector<FrameState> frames;     // [threads]
   std::vector<ChunkScratch> scratch;  // [threads]
@@ -114,7 +128,6 @@ Encoder::Workspace::Workspace(const Model& model, int threads_)
       storage(precision == Precision::fp32 ? cpu::Store::f32 : cpu::Store::bf16),
       qkv_stride(padded_stride(3 * dim, element_bytes(storage))),
       threads(threads_),
-      chunks(round_up((tokens + kChunk - 1) / kChunk, threads)),
       frames(static_cast<std::size_t>(threads)),
       scratch(static_cast<std::size_t>(threads)),
       arena([this](Arena& a) { lay_out(a); }) {}
@@ -140,49 +153,47 @@ void Encoder::Workspace::lay_out(Arena& a) {
   projector.lay_out(a, kernels, weights.projector, kGroup);
 }
 
-// Tokens of a chunk from pixels, and their queries, keys and values of the first layer. Token 0 is CLS, token 1 + i is
-// patch i.
+// Tokens from pixels, and their queries, keys and values of the first layer. Token 0 is CLS, token 1 + i is patch i.
 template <class Pixel>
-void Encoder::Workspace::embed(FrameState& state, ChunkScratch& s, const Pixel* frame, std::int64_t chunk) {
-  const std::int64_t first = first_row(chunk), last = first_row(chunk + 1);
-  if (first == last) return;
-  if (first == 0) std::copy(weights.cls, weights.cls + dim, state.x);
-  const std::int64_t first_patch = std::max<std::int64_t>(first - 1, 0), patches = last - 1 - first_patch;
-  if (patches > 0) {
-    const Linear& layer = patch_layer(weights, frame);
-    gather_patches(config, frame, first_patch, last - 1, s.patches);
-    convert_rows(kernels, layer.precision, s.patches, layer.in(), patches, layer.in(), s.patch_rows);
-    cpu::Epilogue epilogue;
-    epilogue.residual = weights.positions + first_patch * dim;
-    epilogue.residual_stride = dim;
-    run_linear(kernels, layer, s.patch_rows, patches, epilogue, state.x + (first_patch + 1) * dim, dim);
-  }
-  queries_keys_values(state, s, 0, first, last);
+void Encoder::Workspace::embed(FrameState& state, ChunkScratch& s, const Pixel* frame, Span span) {
+  const Linear& layer = patch_layer(weights, frame);
+  cpu::Epilogue epilogue;
+  epilogue.residual_stride = dim;
+  in_chunks(span, [&](Span rows) {
+    if (rows.first == 0) std::copy(weights.cls, weights.cls + dim, state.x);
+    const Span patches{std::max<std::int64_t>(rows.first - 1, 0), rows.last - 1};
+    if (patches.rows() > 0) {
+      gather_patches(config, frame, patches.first, patches.last, s.patches);
+      convert_rows(kernels, layer.precision, s.patches, layer.in(), patches.rows(), layer.in(), s.patch_rows);
+      epilogue.residual = weights.positions + patches.first * dim;
+      run_linear(kernels, layer, s.patch_rows, patches.rows(), epilogue, state.x + (patches.first + 1) * dim, dim);
+    }
+    queries_keys_values(state, s, 0, rows);
+  });
 }
 
-// LayerNorm, then the layer's queries, keys and values of rows [first, last). The last layer needs CLS's query alone.
-void Encoder::Workspace::queries_keys_values(FrameState& state, ChunkScratch& s, std::int64_t index, std::int64_t first,
-                                             std::int64_t last) {
+// LayerNorm, then the layer's queries, keys and values. The last layer needs CLS's query alone.
+void Encoder::Workspace::queries_keys_values(FrameState& state, ChunkScratch& s, std::int64_t index, Span rows) {
   const EncoderLayerWeights& layer = weights.layers[static_cast<std::size_t>(index)];
-  const std::int64_t rows = last - first, bytes = element_bytes(storage);
-  auto* qkv = static_cast<std::byte*>(state.qkv[index % 2]) + first * qkv_stride * bytes;
+  const std::int64_t bytes = element_bytes(storage);
+  auto* qkv = static_cast<std::byte*>(state.qkv[index % 2]) + rows.first * qkv_stride * bytes;
   cpu::Epilogue epilogue;
   epilogue.store = storage;
-  kernels.layer_norm({state.x + first * dim, dim, rows, dim, kEncoderEps, nullptr, nullptr}, precision, s.rows);
-  run_linear(kernels, layer.key_value, s.rows, rows, epilogue, qkv + dim * bytes, qkv_stride);
-  const std::int64_t queries = index < last_layer() ? rows : first == 0 ? 1 : 0;
+  kernels.layer_norm({state.x + rows.first * dim, dim, rows.rows(), dim, kEncoderEps, nullptr, nullptr}, precision,
+                     s.rows);
+  run_linear(kernels, layer.key_value, s.rows, rows.rows(), epilogue, qkv + dim * bytes, qkv_stride);
+  const std::int64_t queries = index < last_layer() ? rows.rows() : rows.first == 0 ? 1 : 0;
   if (queries) run_linear(kernels, layer.query, s.rows, queries, epilogue, qkv, qkv_stride);
 }
 
-// All heads of queries [first, last) -> state.attended.
-void Encoder::Workspace::attention(FrameState& state, ChunkScratch& s, std::int64_t index, std::int64_t first,
-                                   std::int64_t last) {
+// All heads of these queries, over all tokens -> state.attended.
+void Encoder::Workspace::attention(FrameState& state, ChunkScratch& s, std::int64_t index, Span queries) {
   const std::int64_t head_dim = dim / config.encoder_heads, bytes = element_bytes(storage);
   const auto* qkv = static_cast<const std::byte*>(state.qkv[index % 2]);
   for (std::int64_t head = 0; head < config.encoder_heads; ++head) {
     const std::byte* q = qkv + head * head_dim * bytes;
-    kernels.full_attention({tokens, head_dim, first, last, storage, q, q + dim * bytes, q + 2 * dim * bytes, qkv_stride,
-                            state.attended + head * head_dim, dim, s.attention});
+    kernels.full_attention({tokens, head_dim, queries.first, queries.last, storage, q, q + dim * bytes,
+                            q + 2 * dim * bytes, qkv_stride, state.attended + head * head_dim, dim, s.attention});
   }
 }
 
@@ -199,19 +210,20 @@ void Encoder::Workspace::attention_out_and_mlp(ChunkScratch& s, const EncoderLay
   run_linear(kernels, layer.mlp_out, s.hidden, rows, add, x, dim);
 }
 
-// A chunk through layer `index` (not the last), up to the next layer's queries, keys and values.
-void Encoder::Workspace::layer(FrameState& state, ChunkScratch& s, std::int64_t index, std::int64_t chunk) {
-  const std::int64_t first = first_row(chunk), last = first_row(chunk + 1);
-  if (first == last) return;
-  attention(state, s, index, first, last);
-  attention_out_and_mlp(s, weights.layers[static_cast<std::size_t>(index)], state.attended + first * dim, last - first,
-                        state.x + first * dim);
-  queries_keys_values(state, s, index + 1, first, last);
+// Rows through layer `index` (not the last), up to the next layer's queries, keys and values.
+void Encoder::Workspace::layer(FrameState& state, ChunkScratch& s, std::int64_t index, Span span) {
+  if (span.rows() == 0) return;
+  attention(state, s, index, span);
+  in_chunks(span, [&](Span rows) {
+    attention_out_and_mlp(s, weights.layers[static_cast<std::size_t>(index)], state.attended + rows.first * dim,
+                          rows.rows(), state.x + rows.first * dim);
+    queries_keys_values(state, s, index + 1, rows);
+  });
 }
 
 // The last layer's attention, for the CLS token alone.
 void Encoder::Workspace::finish_frame(FrameState& state, ChunkScratch& s, std::int64_t slot) {
-  attention(state, s, last_layer(), 0, 1);
+  attention(state, s, last_layer(), {0, 1});
   std::copy(state.attended, state.attended + dim, cls_attended + slot * dim);
   std::copy(state.x, state.x + dim, cls_x + slot * dim);
 }
@@ -232,21 +244,19 @@ void Encoder::Workspace::encode(ThreadPool& pool, const Pixel* pixels, std::int6
     pool.run(whole, [&](std::int64_t slot, int thread) {
       FrameState& state = frames[static_cast<std::size_t>(thread)];
       ChunkScratch& s = scratch[static_cast<std::size_t>(thread)];
-      for (std::int64_t c = 0; c < chunks; ++c) embed(state, s, frame + slot * frame_values, c);
-      for (std::int64_t l = 0; l < last_layer(); ++l) {
-        for (std::int64_t c = 0; c < chunks; ++c) layer(state, s, l, c);
-      }
+      embed(state, s, frame + slot * frame_values, {0, tokens});
+      for (std::int64_t l = 0; l < last_layer(); ++l) layer(state, s, l, {0, tokens});
       finish_frame(state, s, slot);
     });
     // ... the others one after the other, their rows split: the threads meet once per layer.
     for (std::int64_t slot = whole; slot < group; ++slot) {
       FrameState& state = frames[0];
-      pool.run(chunks, [&](std::int64_t chunk, int thread) {
-        embed(state, scratch[static_cast<std::size_t>(thread)], frame + slot * frame_values, chunk);
+      pool.run(threads, [&](std::int64_t task, int thread) {
+        embed(state, scratch[static_cast<std::size_t>(thread)], frame + slot * frame_values, part(task));
       });
       for (std::int64_t l = 0; l < last_layer(); ++l) {
-        pool.run(chunks, [&](std::int64_t chunk, int thread) {
-          layer(state, scratch[static_cast<std::size_t>(thread)], l, chunk);
+        pool.run(threads, [&](std::int64_t task, int thread) {
+          layer(state, scratch[static_cast<std::size_t>(thread)], l, part(task));
         });
       }
       finish_frame(state, scratch[0], slot);
