@@ -72,7 +72,7 @@ class EpisodeWriter:
             if overwrite:
                 self.path.unlink(missing_ok=True)
             if self.path.exists():
-                self._open_existing()
+                self._read_existing()
         except BaseException:
             self.close()
             raise
@@ -191,27 +191,28 @@ class EpisodeWriter:
             **(_filter_options(self._compression) if is_image else {}),
         )
 
-    def _open_existing(self) -> None:
+    def _read_existing(self) -> None:
+        """Takes over columns and counts of the file; it is opened for writing by the first episode."""
         try:
-            file = self._open_file()
+            file = h5py.File(self.path, "r")
         except OSError as error:
             raise Error(f"{self.path}: not an HDF5 file that can be continued ({error})") from None
-        missing = [name for name in ("pixels", "action", *_BOOKKEEPING) if name not in file]
-        if missing:
-            raise Error(f"{self.path}: no column {missing[0]!r}, there are {sorted(file)}")
-        self._require_same_attributes(file)
-        lengths, offsets = file["ep_len"][:], file["ep_offset"][:]
-        if len(lengths) != len(offsets) or (len(offsets) and offsets[0] != 0):
-            raise Error(f"{self.path}: ep_len and ep_offset do not describe episodes laid end to end")
-        if not np.array_equal(offsets[1:], np.cumsum(lengths[:-1])):
-            raise Error(f"{self.path}: ep_len and ep_offset do not describe episodes laid end to end")
-        names = [name for name in file if name not in _BOOKKEEPING]
-        self._columns = {name: (file[name].shape[1:], file[name].dtype) for name in names}
-        self._episodes = len(lengths)
-        self._rows = int(lengths.sum())
-        for name in names:
-            if len(file[name]) < self._rows:
-                raise Error(f"{self.path}: {name} has {len(file[name])} rows, its episodes need {self._rows}")
+        with file:
+            missing = [name for name in ("pixels", "action", *_BOOKKEEPING) if name not in file]
+            if missing:
+                raise Error(f"{self.path}: no column {missing[0]!r}, there are {sorted(file)}")
+            self._require_same_attributes(file)
+            lengths, offsets = file["ep_len"][:], file["ep_offset"][:]
+            ends = np.concatenate([[0], np.cumsum(lengths)])
+            if not np.array_equal(offsets, ends[:-1]):
+                raise Error(f"{self.path}: ep_len and ep_offset do not describe episodes laid end to end")
+            self._episodes, self._rows = len(lengths), int(ends[-1])
+            for name in (name for name in file if name not in _BOOKKEEPING):
+                if len(file[name]) < self._rows:
+                    raise Error(
+                        f"{self.path}: {name} has {len(file[name])} rows, its episodes need {self._rows}"
+                    )
+                self._columns[name] = (file[name].shape[1:], file[name].dtype)
 
     def _require_same_attributes(self, file: h5py.File) -> None:
         for name, value in self._attributes.items():

@@ -1,0 +1,96 @@
+"""The quickstart goes from nothing to a report, goes on where it stopped, and keeps to its settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+for module in ("torch", "gymnasium", "matplotlib", "imageio", "lewm._core"):
+    pytest.importorskip(module)
+
+import lewm
+from lewm.cli import main
+from lewm.quickstart import Settings, quickstart
+
+SMALL_MODEL = {"encoder_depth": 1, "encoder_dim": 32, "encoder_heads": 2, "predictor_depth": 1}
+SETTINGS = Settings(
+    episodes=6,
+    eval_episodes=8,
+    train={
+        "steps": 4,
+        "batch_size": 8,
+        "val_fraction": 0.2,
+        "val_batches": 1,
+        "tensorboard": False,
+        "model": SMALL_MODEL,
+    },
+    planner={"method": "cem", "samples": 16, "elites": 4, "iterations": 1, "horizon": 2},
+    replan_every=2,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A quickstart that was stopped before training, and then taken up."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    with pytest.MonkeyPatch.context() as patch:
+
+        def stop(**_: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(lewm, "train", stop)
+        with pytest.raises(KeyboardInterrupt):
+            quickstart(folder, SETTINGS, say=lambda line: None)
+    assert not (folder / "report.md").exists()
+    collected = (folder / "train.h5").stat().st_mtime_ns
+    quickstart(folder, SETTINGS, say=lambda line: None)
+    assert (folder / "train.h5").stat().st_mtime_ns == collected
+    return folder
+
+
+def test_the_report_has_what_it_promises(folder: Path) -> None:
+    report = (folder / "report.md").read_text()
+    results = json.loads((folder / "evaluation" / "results.json").read_text())
+    strict = results["results"]["strict"]
+    assert strict["model"]["trials"] == 8 and "random" in strict
+    assert f"({strict['model']['successes']}/8)" in report
+    assert "4 steps" in " ".join(report.split()) and "64x64" in report
+    for name in ("loss.png", "plan.png", "evaluation/episodes.gif", "evaluation/episodes.csv"):
+        assert name in report and (folder / name).stat().st_size > 0
+
+
+def test_a_finished_quickstart_is_not_trained_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lewm, "train", None)
+    before = json.loads((folder / "evaluation" / "results.json").read_text())["results"]
+    said: list[str] = []
+    result = quickstart(folder, SETTINGS, say=said.append)
+    assert [line[:3] for line in said] == ["1/4", "2/4", "3/4", "4/4"]
+    assert result.report == folder / "report.md"
+    assert json.loads((folder / "evaluation" / "results.json").read_text())["results"] == before
+
+
+def test_its_model_is_evaluated_like_any_other(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "eval",
+        str(folder / "model.safetensors"),
+        str(folder / "eval.h5"),
+        "--out",
+        str(folder / "again"),
+    ]
+    assert main([*words, "--episodes", "8", "--samples", "16", "--elites", "4", "--iterations", "1"]) == 0
+    assert "(" in capsys.readouterr().out
+
+
+def test_other_settings_are_refused(folder: Path) -> None:
+    with pytest.raises(lewm.Error, match="holds a quickstart with other settings"):
+        quickstart(folder, dataclasses.replace(SETTINGS, seed=1), say=lambda line: None)
+
+
+def test_the_command_refuses_what_it_cannot_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quickstart", str(tmp_path / "a"), "--episodes", "0"]) == 1
+    assert "episodes" in capsys.readouterr().err
+    assert main(["quickstart", str(tmp_path / "b"), "--train", "steps"]) == 1
+    assert "key=value" in capsys.readouterr().err
