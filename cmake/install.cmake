@@ -63,6 +63,8 @@ install(FILES ${PROJECT_BINARY_DIR}/lewmConfig.cmake ${PROJECT_BINARY_DIR}/lewmC
         DESTINATION ${lewm_cmake_dir} COMPONENT development)
 
 if(NOT SKBUILD)
+  # Relative to where the file lies, so that the prefix may be chosen at installation or move later.
+  file(RELATIVE_PATH lewm_pc_to_prefix /${lewm_lib_dir}/pkgconfig /)
   configure_file(cmake/lewm.pc.in lewm.pc @ONLY)
   install(FILES ${PROJECT_BINARY_DIR}/lewm.pc DESTINATION ${lewm_lib_dir}/pkgconfig COMPONENT development)
 

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# run.sh PREFIX MODEL: configures, builds and runs the consumer against an installed lewm.
+# PREFIX: what was given to `cmake --install --prefix`, /usr for the Debian package, or what `python -m lewm --cmake-dir`
+# prints for a wheel. MODEL: a deployment file (make_model_file writes a small one).
+set -euo pipefail
+prefix=$(realpath "$1")
+model=$(realpath "$2")
+here=$(dirname "$(realpath "$0")")
+build=$(mktemp -d)
+trap 'rm -rf "$build"' EXIT
+
+cmake -S "$here" -B "$build" -DCMAKE_BUILD_TYPE=Release -DCMAKE_PREFIX_PATH="$prefix" \
+  ${LEWM_CMAKE_DIR:+-Dlewm_DIR="$LEWM_CMAKE_DIR"} >"$build/configure.log" || { cat "$build/configure.log"; exit 1; }
+cmake --build "$build" >"$build/build.log" || { cat "$build/build.log"; exit 1; }
+
+expected=""
+for program in consumer_c consumer_cpp consumer_static; do
+  [[ -x $build/$program ]] || continue
+  plan=$("$build/$program" "$model")
+  echo "$program: $(head -n 1 <<<"$plan")"
+  [[ -z $expected || $plan == "$expected" ]] || { echo "$program: another plan than consumer_c's" >&2; exit 1; }
+  expected=$plan
+  if ldd "$build/$program" | grep -Ei 'python|torch|gomp|omp\.so|not found'; then
+    echo "$program: needs a library that it should not" >&2
+    exit 1
+  fi
+done
+[[ -n $expected ]] || { echo "no program was built" >&2; exit 1; }
+
+# pkg-config, where the prefix has its file.
+pc=$(find "$prefix" -path '*pkgconfig/lewm.pc' 2>/dev/null | head -n 1)
+if [[ -n $pc ]] && command -v pkg-config >/dev/null; then
+  export PKG_CONFIG_PATH=$(dirname "$pc")
+  libdir=$(pkg-config --variable=libdir lewm)
+  # shellcheck disable=SC2046
+  cc -std=c99 "$here/consumer.c" $(pkg-config --cflags --libs lewm) -Wl,-rpath,"$libdir" -o "$build/consumer_pc"
+  [[ $("$build/consumer_pc" "$model") == "$expected" ]] || { echo "pkg-config: another plan" >&2; exit 1; }
+  echo "pkg-config: ok"
+fi
