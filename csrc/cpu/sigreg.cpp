@@ -18,6 +18,9 @@
 #ifndef LEWM_HAVE_AVX512
 #define LEWM_HAVE_AVX512 0
 #endif
+#ifndef LEWM_HAVE_AMX
+#define LEWM_HAVE_AMX 0
+#endif
 
 namespace lewm::cpu {
 namespace {
@@ -26,7 +29,7 @@ constexpr std::int64_t kTileColumns = 256;          // directions worked on at o
 constexpr std::int64_t kScratchBytes = 64ll << 20;  // aimed at for the angles and sums of a tile
 constexpr std::int64_t kChunkRows = 4096;           // samples in one partial sum
 constexpr std::size_t kKeptBytes = 32u << 20;       // of workspace from one call to the next
-constexpr std::int64_t kDescentRows = 48;           // samples whose gradient is one task
+constexpr std::int64_t kDescentRows = 64;           // samples whose gradient is one task
 constexpr std::int64_t kNormRows = 1024;            // samples whose lengths are one task
 
 // Angles s_k p are good to about 1e-7 * |z| * t_max radians when p is summed in float; beyond this product, in double.
@@ -41,8 +44,11 @@ const SigregKernels& select(Isa isa) {
 #endif
 #if LEWM_HAVE_AVX512
     case Isa::avx512:
-    case Isa::amx:
       return sigreg_avx512();
+#endif
+#if LEWM_HAVE_AMX
+    case Isa::amx:
+      return sigreg_amx();
 #endif
     default:
       return sigreg_scalar();
@@ -149,6 +155,7 @@ class Sigreg::Pass {
     plan_tiles();
     lay_out(sigreg.workspace_);
     wide_ = needs_double();
+    packs_ = kernels_.pack_rows && !wide_;
   }
 
   // out: [T, M, 2, K]
@@ -208,13 +215,15 @@ class Sigreg::Pass {
   }
 
  private:
-  // Scratch of one time step for a tile of `columns` directions.
+  // Scratch of one time step for a tile of `columns` directions, without what threads have of their own.
   std::int64_t bytes_per_step(std::int64_t columns) const {
     const std::int64_t angles = descends_ ? in_.batch * 4 : 0;
-    return columns * (angles + 2 * in_.knots * (chunks_ * 8 + 4));
+    const std::int64_t packed = kernels_.pack_rows ? in_.batch * packed_row_ * 2 : 0;
+    return columns * (angles + 2 * in_.knots * (chunks_ * 8 + 4)) + packed;
   }
 
   void plan_tiles() {
+    packed_row_ = kSigregProjectParts * sigreg_packed_k(in_.dim);
     chunks_ = std::max<std::int64_t>(1, ceil_div(in_.batch, kChunkRows));
     tile_columns_ = std::min(round_up(in_.num_proj, strip_), kTileColumns);
     while (tile_columns_ > 2 * strip_ && bytes_per_step(tile_columns_) > kScratchBytes) {
@@ -224,6 +233,7 @@ class Sigreg::Pass {
     tile_strips_ = tile_columns_ / strip_;
     slope_stride_ = tile_columns_ + kSlopePadding;
     dim_strips_ = ceil_div(in_.dim, strip_);
+    packed_slope_ = kSigregSlopeParts * sigreg_packed_k(tile_columns_);
   }
 
   // Cuts the workspace into arrays, after a first walk that measures; what it held before does not matter.
@@ -258,6 +268,11 @@ class Sigreg::Pass {
     sums_ = cutter.take<double>(chunks_ * strips * per_sum);
     statistics_ = cutter.take<double>(strips);
     norms_ = cutter.take<double>(ceil_div(in_.steps * in_.batch, kNormRows));
+    if (kernels_.pack_rows) {
+      packed_rows_ = cutter.take<std::uint16_t>((group_steps_ * in_.batch + kSigregRowPadding) * packed_row_);
+      packed_strips_ = cutter.take<std::uint16_t>(tile_strips_ * packed_row_ * strip_);
+      if (descends_) packed_transposed_ = cutter.take<std::uint16_t>(dim_strips_ * packed_slope_ * strip_);
+    }
     if (descends_) {
       transposed_ = cutter.take<float>(dim_strips_ * tile_columns_ * strip_);
       coefficients_ = cutter.take<float>(strips * per_sum);
@@ -267,7 +282,9 @@ class Sigreg::Pass {
       own.rows = cutter.take<double>(kernels_.scratch_rows * in_.dim);
       own.sums = cutter.take<float>(per_sum);
       own.turns = cutter.take<float>(kSigregRows * strip_);
-      own.slope = descends_ ? cutter.take<float>(kDescentRows * slope_stride_) : nullptr;
+      if (!descends_) continue;
+      own.slope = cutter.take<float>(kDescentRows * slope_stride_);
+      if (kernels_.pack_rows) own.packed_slope = cutter.take<std::uint16_t>(kDescentRows * packed_slope_);
     }
   }
 
@@ -286,6 +303,7 @@ class Sigreg::Pass {
   void for_each_tile(const Body& body) {
     for (first_step_ = 0; first_step_ < in_.steps; first_step_ += group_steps_) {
       steps_ = std::min(group_steps_, in_.steps - first_step_);
+      if (packs_) pack_embeddings();
       for (first_column_ = 0; first_column_ < in_.num_proj; first_column_ += tile_columns_) {
         load_directions();
         body();
@@ -316,7 +334,23 @@ class Sigreg::Pass {
       } else {
         kernels_.draw(in_.seed, first, in_.dim, to);
       }
+      if (packs_) kernels_.pack_strip(to, in_.dim, kSigregProjectParts, packed_strip_at(strip));
       if (descends_) transpose(strip);
+    });
+    if (!descends_ || !kernels_.pack_strip) return;
+    pool_.run(dim_strips_, [&](std::int64_t strip, int) {
+      kernels_.pack_strip(transposed_ + strip * tile_columns_ * strip_, tile_columns_, kSigregSlopeParts,
+                          packed_transposed_at(strip));
+    });
+  }
+
+  // The embeddings of a group as the operand of tables that pack.
+  void pack_embeddings() {
+    const std::int64_t rows = steps_ * in_.batch;
+    pool_.run(ceil_div(rows, kNormRows), [&](std::int64_t task, int) {
+      const std::int64_t first = task * kNormRows;
+      kernels_.pack_rows(embedding(first_step_, first), in_.storage, in_.dim, std::min(kNormRows, rows - first),
+                         in_.dim, kSigregProjectParts, packed_rows_ + first * packed_row_);
     });
   }
 
@@ -343,7 +377,8 @@ class Sigreg::Pass {
         const std::int64_t rows = std::min(kSigregRows, end - row);
         float* turns = descends_ ? turns_at(t, strip, row) : own.turns;
         kernels_.project({embedding(first_step_ + t, row), in_.storage, rows, in_.dim,
-                          strips_ + strip * in_.dim * strip_, turns_per_unit(), wide_, own.rows, turns});
+                          strips_ + strip * in_.dim * strip_, turns_per_unit(), wide_, own.rows, turns,
+                          packed_row_at(t, row), packed_strip_at(strip)});
         if (add_sums) kernels_.add_sums(turns, rows, in_.knots, own.sums, sums);
       }
     });
@@ -382,18 +417,22 @@ class Sigreg::Pass {
     const std::int64_t blocks = ceil_div(in_.batch, kDescentRows);
     const std::int64_t columns = std::min(tile_columns_, round_up(in_.num_proj - first_column_, strip_));
     pool_.run(steps_ * blocks, [&](std::int64_t task, int thread) {
-      float* slope = scratch_[static_cast<std::size_t>(thread)].slope;
+      const Scratch& own = scratch_[static_cast<std::size_t>(thread)];
       const std::int64_t t = task / blocks, row = task % blocks * kDescentRows;
       const std::int64_t rows = std::min(kDescentRows, in_.batch - row);
       for (std::int64_t strip = 0; strip < columns / strip_; ++strip) {
-        kernels_.slope(turns_at(t, strip, row), rows, in_.knots, coefficients_at(t, strip), slope + strip * strip_,
+        kernels_.slope(turns_at(t, strip, row), rows, in_.knots, coefficients_at(t, strip), own.slope + strip * strip_,
                        slope_stride_);
+      }
+      if (own.packed_slope) {
+        kernels_.pack_rows(own.slope, Store::f32, slope_stride_, rows, columns, kSigregSlopeParts, own.packed_slope);
       }
       float* out = gradient + ((first_step_ + t) * in_.batch + row) * in_.dim;
       for (std::int64_t strip = 0; strip < dim_strips_; ++strip) {
         const std::int64_t d = strip * strip_;
-        kernels_.multiply({slope, slope_stride_, rows, columns, transposed_ + strip * tile_columns_ * strip_,
-                           std::min(strip_, in_.dim - d), first_column_ > 0, out + d, in_.dim});
+        kernels_.multiply({own.slope, slope_stride_, rows, columns, transposed_ + strip * tile_columns_ * strip_,
+                           std::min(strip_, in_.dim - d), first_column_ > 0, out + d, in_.dim, own.packed_slope,
+                           packed_transposed_at(strip)});
       }
     });
   }
@@ -406,6 +445,15 @@ class Sigreg::Pass {
   float* turns_at(std::int64_t t, std::int64_t strip, std::int64_t row) const {
     return turns_ + ((t * tile_strips_ + strip) * in_.batch + row) * strip_;
   }
+  const std::uint16_t* packed_row_at(std::int64_t t, std::int64_t row) const {
+    return packs_ ? packed_rows_ + (t * in_.batch + row) * packed_row_ : nullptr;
+  }
+  std::uint16_t* packed_strip_at(std::int64_t strip) const {
+    return packs_ ? packed_strips_ + strip * packed_row_ * strip_ : nullptr;
+  }
+  std::uint16_t* packed_transposed_at(std::int64_t strip) const {
+    return packed_transposed_ ? packed_transposed_ + strip * packed_slope_ * strip_ : nullptr;
+  }
   float* coefficients_at(std::int64_t t, std::int64_t strip) const {
     return coefficients_ + (t * tile_strips_ + strip) * 2 * in_.knots * strip_;
   }
@@ -416,10 +464,11 @@ class Sigreg::Pass {
 
   // One thread's own.
   struct Scratch {
-    double* rows;  // what SigregProjection::scratch asks for
-    float* sums;   // [2, K, strip]
-    float* turns;  // [kSigregRows, strip], where no gradient follows
-    float* slope;  // [kDescentRows, slope_stride_]
+    double* rows;                 // what SigregProjection::scratch asks for
+    float* sums;                  // [2, K, strip]
+    float* turns;                 // [kSigregRows, strip], where no gradient follows
+    float* slope;                 // [kDescentRows, slope_stride_]
+    std::uint16_t* packed_slope;  // [kDescentRows, kSigregSlopeParts, packed tile columns], of tables that pack
   };
   static constexpr std::int64_t kSlopePadding = 16;  // rows a power of two apart would share cache sets
 
@@ -429,17 +478,22 @@ class Sigreg::Pass {
   const std::vector<Knot> knots_;
   const bool descends_;
   const std::int64_t strip_;  // directions of a strip
-  bool wide_ = false;
+  bool wide_ = false;         // projections in double
+  bool packs_ = false;        // projections from packed operands
   std::int64_t tile_columns_ = 0, tile_strips_ = 0, group_steps_ = 0, chunks_ = 0, dim_strips_ = 0, slope_stride_ = 0;
+  std::int64_t packed_row_ = 0, packed_slope_ = 0;  // elements of a packed embedding, of a packed row of slopes
   std::int64_t first_step_ = 0, steps_ = 0, first_column_ = 0;  // of the tile being worked on
 
-  float* strips_ = nullptr;        // [tile strips, D, strip]
-  float* transposed_ = nullptr;    // [D / strip, tile columns, strip]
-  float* turns_ = nullptr;         // [group, tile strips, B, strip]
-  double* sums_ = nullptr;         // [chunks, group, tile strips, 2, K, strip]
-  float* coefficients_ = nullptr;  // [group, tile strips, 2, K, strip]
-  double* statistics_ = nullptr;   // [group, tile strips]
-  double* norms_ = nullptr;        // [T * B / kNormRows]
+  float* strips_ = nullptr;                     // [tile strips, D, strip]
+  float* transposed_ = nullptr;                 // [D / strip, tile columns, strip]
+  std::uint16_t* packed_rows_ = nullptr;        // [group, B, 3, packed D], and padding
+  std::uint16_t* packed_strips_ = nullptr;      // tile strips
+  std::uint16_t* packed_transposed_ = nullptr;  // D / strip strips
+  float* turns_ = nullptr;                      // [group, tile strips, B, strip]
+  double* sums_ = nullptr;                      // [chunks, group, tile strips, 2, K, strip]
+  float* coefficients_ = nullptr;               // [group, tile strips, 2, K, strip]
+  double* statistics_ = nullptr;                // [group, tile strips]
+  double* norms_ = nullptr;                     // [T * B / kNormRows]
   std::vector<Scratch> scratch_;
 };
 

@@ -18,11 +18,13 @@ struct SigregProjection {
   const void* z;  // [rows, dim] contiguous
   Store storage;  // element type of z
   std::int64_t rows, dim;
-  const float* strip;     // [dim, columns]
-  double turns_per_unit;  // delta / 2 pi
-  bool wide;              // multiply and add in double
-  void* scratch;          // scratch_rows * dim doubles, 64-byte aligned
-  float* turns;           // [rows, columns]
+  const float* strip;                 // [dim, columns]
+  double turns_per_unit;              // delta / 2 pi
+  bool wide;                          // multiply and add in double
+  void* scratch;                      // scratch_rows * dim doubles, 64-byte aligned
+  float* turns;                       // [rows, columns]
+  const std::uint16_t* packed_rows;   // z in kSigregProjectParts parts, and
+  const std::uint16_t* packed_strip;  // the strip, for tables that pack; kSigregRowPadding rows past the last are read
 };
 
 // out[r, :n] (+)= x_r strip
@@ -35,7 +37,15 @@ struct SigregProduct {
   bool accumulate;
   float* out;  // [rows, out_stride]
   std::int64_t out_stride;
+  const std::uint16_t* packed_x;      // x and
+  const std::uint16_t* packed_strip;  // strip in kSigregSlopeParts parts, from tables that pack
 };
+
+// Tables that pack split each float into bf16 parts, the largest first.
+constexpr int kSigregProjectParts = 3;
+constexpr int kSigregSlopeParts = 2;
+constexpr std::int64_t kSigregRowPadding = 31;  // packed rows come in blocks of 32
+constexpr std::int64_t sigreg_packed_k(std::int64_t k) { return round_up(k, 32); }
 
 struct SigregKernels {
   std::int64_t columns;       // of a strip
@@ -59,6 +69,13 @@ struct SigregKernels {
                 std::int64_t stride);
 
   void (*multiply)(const SigregProduct& args);
+
+  // Null in tables that take rows and strips as they are.
+  //   x: [rows, x_stride] -> out [rows, parts, packed k]     strip: [k, columns] -> out, parts * packed k * columns
+  //   elements
+  void (*pack_rows)(const void* x, Store storage, std::int64_t x_stride, std::int64_t rows, std::int64_t k, int parts,
+                    std::uint16_t* out);
+  void (*pack_strip)(const float* strip, std::int64_t k, int parts, std::uint16_t* out);
 };
 
 // Rows that one call of add_sums may have.
@@ -67,5 +84,6 @@ constexpr std::int64_t kSigregRows = 96;
 const SigregKernels& sigreg_scalar();
 const SigregKernels& sigreg_avx2();
 const SigregKernels& sigreg_avx512();
+const SigregKernels& sigreg_amx();
 
 }  // namespace lewm::cpu

@@ -118,7 +118,7 @@ void multiply(const SigregProduct& args) {
 }  // namespace
 
 const SigregKernels& sigreg_scalar() {
-  static constexpr SigregKernels table = {kColumns, 1, draw, project, add_sums, slope, multiply};
+  static constexpr SigregKernels table = {kColumns, 1, draw, project, add_sums, slope, multiply, nullptr, nullptr};
   return table;
 }
 

@@ -402,7 +402,9 @@ struct SigregSimd {
     }
   }
 
-  static constexpr SigregKernels table() { return {kColumns, kRows, draw, project, add_sums, slope, multiply}; }
+  static constexpr SigregKernels table() {
+    return {kColumns, kRows, draw, project, add_sums, slope, multiply, nullptr, nullptr};
+  }
 };
 
 }  // namespace
