@@ -104,6 +104,8 @@ def _refuse_pickled_module(path: Path) -> None:
 
 def _read_published(weights: Path, state: dict[str, NDArray[Any]], frame_skip: int | None) -> Checkpoint:
     folder = weights.parent
+    if weights.suffix == ".safetensors" and not (folder / "config.json").exists():
+        raise Error(f"{weights.name}: neither metadata of lewm in it nor a config.json beside it")
     nodes = _read_json(folder / "config.json")
     sidecar = _read_json(folder / _SIDECAR) if (folder / _SIDECAR).exists() else {}
     recorded = _recorded_frame_skip(sidecar)

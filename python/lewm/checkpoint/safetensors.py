@@ -106,7 +106,7 @@ def _read_tensors(header: dict[str, Any], buffer: memoryview, file: str) -> dict
 
 def _checked_entry(name: str, entry: Any, file: str) -> tuple[str, str, list[int], list[int]]:
     """(name, dtype, shape, data_offsets) of one header entry whose fields agree with each other."""
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry):
         raise Error(f"{file}: {name}: expected dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if dtype not in _DTYPES:

@@ -271,8 +271,7 @@ class _Archive:
         return bfloat16_to_float32(view) if storage.is_bfloat16 else np.array(view)
 
     def _sizes(self, values: Any, what: str) -> tuple[int, ...]:
-        if not isinstance(values, (tuple, list)) or not all(
-            type(n) is int and 0 <= n < 2**62 for n in values
-        ):
+        is_list = isinstance(values, (tuple, list)) and len(values) <= _MAX_DIMENSIONS
+        if not is_list or not all(type(n) is int and 0 <= n < 2**62 for n in values):
             raise Error(f"{self._file}: {what}: expected at most {_MAX_DIMENSIONS} sizes of at least 0")
         return tuple(values)
