@@ -5,6 +5,8 @@ Runs in an environment with the published package (benches/peers.txt): PYTHONPAT
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -13,84 +15,30 @@ pytestmark = pytest.mark.peer
 torch = pytest.importorskip("torch")
 pytest.importorskip("stable_worldmodel")
 
+import golden
 import lewm
 import lewm.swm
-from lewm.config import LeWMConfig
+import synthetic
 
 COST_RELATIVE = 1e-4
 """Of fp32 costs against the published implementation."""
 
-CONFIG = LeWMConfig(
-    image_size=64,
-    patch_size=16,
-    encoder_dim=48,
-    encoder_depth=2,
-    encoder_heads=3,
-    encoder_mlp_dim=192,
-    latent_dim=48,
-    projector_dim=64,
-    pred_proj_dim=64,
-    predictor_depth=2,
-    predictor_heads=4,
-    predictor_head_dim=16,
-    predictor_mlp_dim=96,
-    predictor_dim=48,
-    predictor_output_dim=48,
-)
+CONFIG = synthetic.small()
 
 
 @pytest.fixture(scope="module")
 def published():
-    """The published modules with random weights, nontrivial batch statistics and modulation."""
-    from stable_worldmodel.wm.lewm import LeWM
-    from stable_worldmodel.wm.lewm.module import MLP, Embedder, Predictor
-    from transformers import ViTConfig, ViTModel
+    """The published model with synthetic weights."""
+    sys.path.insert(0, str(golden.FOLDER))
+    import published_model
 
-    torch.manual_seed(0)
-    width = CONFIG.latent_dim
-    encoder = ViTModel(
-        ViTConfig(
-            hidden_size=CONFIG.encoder_dim,
-            num_hidden_layers=CONFIG.encoder_depth,
-            num_attention_heads=CONFIG.encoder_heads,
-            intermediate_size=CONFIG.encoder_mlp_dim,
-            image_size=CONFIG.image_size,
-            patch_size=CONFIG.patch_size,
-        ),
-        add_pooling_layer=False,
-    )
-    predictor = Predictor(
-        num_frames=CONFIG.history,
-        depth=CONFIG.predictor_depth,
-        heads=CONFIG.predictor_heads,
-        mlp_dim=CONFIG.predictor_mlp_dim,
-        input_dim=width,
-        hidden_dim=width,
-        output_dim=width,
-        dim_head=CONFIG.predictor_head_dim,
-    )
-    batch_norm = torch.nn.BatchNorm1d
-    model = LeWM(
-        encoder,
-        predictor,
-        Embedder(input_dim=CONFIG.block_dim, emb_dim=width),
-        MLP(width, CONFIG.projector_dim, width, norm_fn=batch_norm),
-        MLP(width, CONFIG.pred_proj_dim, width, norm_fn=batch_norm),
-    )
-    for name, tensor in model.state_dict().items():
-        if "adaLN" in name:
-            tensor.normal_(std=0.2)
-        elif name.endswith("running_mean"):
-            tensor.normal_(std=0.5)
-        elif name.endswith("running_var"):
-            tensor.uniform_(0.5, 2.0)
-    return model.eval()
+    return published_model.build(CONFIG, synthetic.state(CONFIG))
 
 
 @pytest.fixture(scope="module")
-def checkpoint(published, tmp_path_factory):
+def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("published") / "model.safetensors"
-    lewm.save(published.state_dict(), path, config=CONFIG)
+    lewm.save(synthetic.state(CONFIG), path, config=CONFIG)
     return path
 
 
