@@ -1,0 +1,213 @@
+"""The training step beside the published stack's, in one process: same torch, weights, batches and precision.
+
+    python benches/bench_train.py --preset paper --batch 16            # 224x224, 4 frames, bf16
+    python benches/bench_train.py --preset tiny
+    python benches/bench_train.py --preset tiny --curves curves.csv    # 300 steps of each from the same weights
+
+Needs an environment with stable-worldmodel and transformers. Ours gets uint8 frames and normalises them in the step; the
+published side gets frames that are normalised floats already, as its data loader delivers them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from stable_worldmodel.wm.lewm.lewm import LeWM as PublishedLeWM
+from stable_worldmodel.wm.lewm.module import MLP, Embedder
+from stable_worldmodel.wm.lewm.module import Predictor as PublishedPredictor
+from stable_worldmodel.wm.loss import SIGReg as PublishedSIGReg
+from torch import Tensor, nn
+from transformers import ViTConfig, ViTModel
+
+from lewm.checkpoint.names import to_transformers5
+from lewm.config import LeWMConfig
+from lewm.nn import LeWM
+from lewm.training.config import TrainConfig, make_config
+from lewm.training.optim import make_optimizer
+
+Batch = dict[str, Tensor]
+Step = Callable[[Batch, int], tuple[float, float]]
+
+
+def published_model(config: LeWMConfig, dropout: float) -> PublishedLeWM:
+    """The published modules at these sizes."""
+    encoder = ViTModel(
+        ViTConfig(
+            hidden_size=config.encoder_dim,
+            num_hidden_layers=config.encoder_depth,
+            num_attention_heads=config.encoder_heads,
+            intermediate_size=config.encoder_mlp_dim,
+            image_size=config.image_size,
+            patch_size=config.patch_size,
+        ),
+        add_pooling_layer=False,
+        use_mask_token=False,
+    )
+    predictor = PublishedPredictor(
+        num_frames=config.history,
+        depth=config.predictor_depth,
+        heads=config.predictor_heads,
+        dim_head=config.predictor_head_dim,
+        mlp_dim=config.predictor_mlp_dim,
+        input_dim=config.latent_dim,
+        hidden_dim=config.predictor_dim,
+        output_dim=config.predictor_output_dim,
+        dropout=dropout,
+    )
+    actions = Embedder(config.block_dim, config.action_smoothed_dim, config.latent_dim, config.action_mlp_scale)
+    projector = MLP(config.encoder_dim, config.projector_dim, config.latent_dim, nn.BatchNorm1d)
+    pred_proj = MLP(config.predictor_output_dim, config.pred_proj_dim, config.latent_dim, nn.BatchNorm1d)
+    return PublishedLeWM(encoder, predictor, actions, projector, pred_proj)
+
+
+def published_step(config: TrainConfig, state: dict[str, Tensor], bf16: bool) -> Step:
+    """A step as the published training script takes it; returns the two losses."""
+    model = published_model(config.model, config.dropout)
+    model.load_state_dict({to_transformers5(name): tensor for name, tensor in state.items()})
+    regulariser = PublishedSIGReg(config.knots, config.num_proj)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+
+    def step(batch: Batch, seed: int) -> tuple[float, float]:
+        torch.manual_seed(seed)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            info = model.encode({"pixels": batch["floats"], "action": batch["action"]})
+            latents, actions = info["emb"], info["act_emb"]
+            predicted = model.predict(latents[:, :-1], actions[:, :-1])
+            pred_loss = F.mse_loss(predicted, latents[:, 1:])
+            sigreg_loss = regulariser(latents.float().transpose(0, 1))
+            loss = pred_loss + config.sigreg_weight * sigreg_loss
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(pred_loss), float(sigreg_loss)
+
+    return step
+
+
+def our_step(config: TrainConfig, state: dict[str, Tensor], bf16: bool) -> Step:
+    """The same step by lewm."""
+    model = LeWM(config.model, config.dropout)
+    model.load_state_dict(state)
+    optimizer = make_optimizer(model.parameters(), config.lr, config.weight_decay)
+
+    def step(batch: Batch, seed: int) -> tuple[float, float]:
+        torch.manual_seed(seed)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            out = model(batch, config.sigreg_weight, num_proj=config.num_proj, knots=config.knots, seed=seed)
+        out["loss"].backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(out["pred_loss"]), float(out["sigreg_loss"])
+
+    return step
+
+
+def moving_dots(config: TrainConfig, seed: int) -> Batch:
+    """Windows of a red dot on white that the actions move, with frames as uint8 and as normalised floats."""
+    generator = torch.Generator().manual_seed(seed)
+    model, windows, frames = config.model, config.batch_size, config.frames
+    actions = torch.randn(windows, frames, model.block_dim, generator=generator)
+    moves = 0.02 * actions.view(windows, frames, model.frame_skip, -1)[..., :2].sum(2)
+    start = torch.rand(windows, 1, 2, generator=generator)
+    places = (start + torch.cat([torch.zeros(windows, 1, 2), moves.cumsum(1)[:, :-1]], dim=1)).clamp(0.1, 0.9)
+    axis = (torch.arange(model.image_size) + 0.5) / model.image_size
+    x, y = (torch.exp(-((axis - places[..., k, None]) ** 2) / (2 * 0.03**2)) for k in (0, 1))
+    dot = y[..., :, None] * x[..., None, :]  # (B, T, H, W)
+    colour = torch.stack([torch.ones_like(dot), 1 - dot, 1 - dot], dim=-1)
+    pixels = (255 * colour).round().to(torch.uint8)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    floats = ((pixels / 255 - mean) / std).movedim(-1, -3).contiguous()
+    return {"pixels": pixels, "floats": floats, "action": actions}
+
+
+def time_steps(ours: Step, theirs: Step, config: TrainConfig, steps: int) -> None:
+    """Alternates the two, prints the medians of wall and CPU time and their ratios."""
+    wall: dict[str, list[float]] = {"ours": [], "published": []}
+    cpu: dict[str, list[float]] = {"ours": [], "published": []}
+    batch = moving_dots(config, 0)
+    for index in range(steps + 2):
+        for name, step in (("ours", ours), ("published", theirs)):
+            began = time.perf_counter(), time.process_time()
+            step(batch, index)
+            if index >= 2:  # the first steps allocate and choose kernels
+                wall[name].append(time.perf_counter() - began[0])
+                cpu[name].append(time.process_time() - began[1])
+    for kind, times in (("wall", wall), ("CPU", cpu)):
+        median = {name: statistics.median(values) for name, values in times.items()}
+        ratio = median["published"] / median["ours"]
+        print(
+            f"{kind:4} ms per step (median of {steps}): ours {1e3 * median['ours']:.0f}, "
+            f"published {1e3 * median['published']:.0f}, ratio {ratio:.2f}"
+        )
+
+
+def write_curves(ours: Step, theirs: Step, config: TrainConfig, steps: int, path: Path) -> None:
+    """The losses of both over the same batches, as CSV and, with matplotlib, as a picture beside it."""
+    names = ("step", "ours_pred", "published_pred", "ours_sigreg", "published_sigreg")
+    rows = []
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        for index in range(steps):
+            batch = moving_dots(config, index)
+            (our_pred, our_sigreg), (pred, sigreg) = ours(batch, index), theirs(batch, index)
+            rows.append((index + 1, our_pred, pred, our_sigreg, sigreg))
+            writer.writerow(rows[-1])
+            file.flush()
+    last = [statistics.mean(column) for column in zip(*rows[-50:], strict=True)]
+    for name, value in zip(names[1:], last[1:], strict=True):
+        print(f"{name:18} mean of the last 50 steps {value:.4f}")
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError:
+        return
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+    for panel, loss in zip(panels, ("pred", "sigreg"), strict=True):
+        for side in ("published", "ours"):
+            panel.plot(columns["step"], columns[f"{side}_{loss}"], label=side, linewidth=1)
+        panel.set(xlabel="step", ylabel=f"{loss} loss", yscale="log")
+        panel.legend()
+    figure.savefig(path.with_suffix(".png"), dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=("tiny", "paper"), default="tiny")
+    parser.add_argument("--batch", type=int, help="windows per step; default: the preset's")
+    parser.add_argument("--steps", type=int, help="default: 10 to time, 300 for curves")
+    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--curves", type=Path, help="write the losses of both to this CSV file")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    config = make_config(preset=arguments.preset)
+    if arguments.batch:
+        config = dataclasses.replace(config, batch_size=arguments.batch)
+    torch.manual_seed(0)
+    state = LeWM(config.model).state_dict()
+    bf16 = arguments.precision == "bf16"
+    ours, theirs = our_step(config, state, bf16), published_step(config, state, bf16)
+    size = config.model.image_size
+    print(
+        f"{arguments.preset}: {config.batch_size} windows of {config.frames} frames {size}x{size}, "
+        f"{arguments.precision}, {arguments.threads} threads, torch {torch.__version__}"
+    )
+    if arguments.curves:
+        write_curves(ours, theirs, config, arguments.steps or 300, arguments.curves)
+    else:
+        time_steps(ours, theirs, config, arguments.steps or 10)
+
+
+if __name__ == "__main__":
+    main()
