@@ -3,7 +3,7 @@
 #include <limits>
 
 #include "check.h"
-#include "count_allocations.h"
+#include "failing_allocations.h"
 #include "model_support.h"
 #include "plan/planner.h"
 #include "plan_support.h"
