@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,7 @@ def read_checkpoint(path: str | os.PathLike[str], frame_skip: int | None = None)
         _check_frame_skip(frame_skip, checkpoint.config.frame_skip, weights.name)
     else:
         checkpoint = _read_published(weights, tensors, frame_skip)
-    checkpoint.state.update(check_tensors(tensors, checkpoint.config, weights.name))
-    return checkpoint
+    return replace(checkpoint, state=check_tensors(tensors, checkpoint.config, weights.name))
 
 
 def is_deployment_file(path: str | os.PathLike[str]) -> bool:
