@@ -1,4 +1,4 @@
-# Per-ISA translation units are named *_avx2.cpp, *_avx512.cpp, *_amx.cpp, *_neon.cpp: they are compiled with that
+# Per-ISA translation units are named *_avx2.cpp, *_avx512.cpp, *_amx.cpp, *_neon.cpp, *_neon_dot.cpp: they are compiled with that
 # instruction set's flags where the compiler has them, and left out elsewhere. LEWM_HAVE_<ISA> tells csrc/cpu/isa.cpp
 # and sigreg.cpp.
 include(CheckCXXCompilerFlag)
@@ -7,6 +7,7 @@ set(LEWM_FLAGS_avx2 -mavx2 -mfma -mf16c)
 set(LEWM_FLAGS_avx512 ${LEWM_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mavx512vnni)
 set(LEWM_FLAGS_amx ${LEWM_FLAGS_avx512} -mamx-tile -mamx-bf16 -mamx-int8)
 set(LEWM_FLAGS_neon "")
+set(LEWM_FLAGS_neon_dot -march=armv8.2-a+dotprod+bf16)
 
 set(LEWM_ISAS "")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
@@ -19,12 +20,16 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   endforeach()
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
   list(APPEND LEWM_ISAS neon)
+  check_cxx_compiler_flag("${LEWM_FLAGS_neon_dot}" LEWM_COMPILES_neon_dot)
+  if(LEWM_COMPILES_neon_dot)
+    list(APPEND LEWM_ISAS neon_dot)
+  endif()
 endif()
 
 # Drops the sources of instruction sets that are not built from the list named `sources`, and sets the others' flags.
 function(lewm_select_isa_sources sources)
   set(selected ${${sources}})
-  foreach(isa avx2 avx512 amx neon)
+  foreach(isa avx2 avx512 amx neon neon_dot)
     set(own ${selected})
     list(FILTER own INCLUDE REGEX "_${isa}\\.cpp$")
     if(isa IN_LIST LEWM_ISAS AND own MATCHES "kernels_${isa}")

@@ -30,6 +30,9 @@
 #ifndef LEWM_HAVE_NEON
 #define LEWM_HAVE_NEON 0
 #endif
+#ifndef LEWM_HAVE_NEON_DOT
+#define LEWM_HAVE_NEON_DOT 0
+#endif
 
 namespace lewm::cpu {
 namespace {
@@ -102,13 +105,26 @@ const Features& features() {
   return f;
 }
 
+#if LEWM_HAVE_AVX512
 // The table as this CPU can run it: a precision whose dot products it lacks has no entry.
-[[maybe_unused]] Kernels runnable(const Kernels& table, bool bf16, bool int8) {
-  Kernels copy = table;
-  if (!bf16) copy.gemm[static_cast<int>(Precision::bf16)] = {};
-  if (!int8) copy.gemm[static_cast<int>(Precision::int8)] = {};
-  return copy;
+Kernels make_avx512() {
+  Kernels table = avx512_kernels();
+  if (!features().avx512_bf16) table.gemm[static_cast<int>(Precision::bf16)] = {};
+  if (!features().avx512_vnni) table.gemm[static_cast<int>(Precision::int8)] = {};
+  return table;
 }
+#endif
+
+#if LEWM_HAVE_NEON
+Kernels make_neon() {
+  Kernels table = neon_kernels();
+#if LEWM_HAVE_NEON_DOT
+  if (features().neon_bf16) table.gemm[static_cast<int>(Precision::bf16)].run = neon_dot_bf16();
+  if (features().neon_dotprod) table.gemm[static_cast<int>(Precision::int8)].run = neon_dot_int8();
+#endif
+  return table;
+}
+#endif
 
 std::string available_names() {
   std::string names;
@@ -185,7 +201,7 @@ const Kernels& kernels(Isa isa) {
 #endif
 #if LEWM_HAVE_AVX512
     case Isa::avx512: {
-      static const Kernels table = runnable(avx512_kernels(), features().avx512_bf16, features().avx512_vnni);
+      static const Kernels table = make_avx512();
       return table;
     }
 #endif
@@ -195,7 +211,7 @@ const Kernels& kernels(Isa isa) {
 #endif
 #if LEWM_HAVE_NEON
     case Isa::neon: {
-      static const Kernels table = runnable(neon_kernels(), features().neon_bf16, features().neon_dotprod);
+      static const Kernels table = make_neon();
       return table;
     }
 #endif

@@ -52,7 +52,7 @@ static void pack(const float* w, const float* bias, std::int64_t n, std::int64_t
     out->bias[j] = bias && real ? bias[j] : 0.0f;
     if constexpr (P == Precision::int8) {
       out->scale[j] = scale;
-      out->sum[j] = -kInt8Zero * total;  // takes the zero point out of the sum of products
+      out->sum[j] = -kProductZero * total;  // takes the zero point out of the sum of products
     }
   }
 }

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "cpu/kernels.h"
+
 #define LEWM_SIMD avx2
 #define LEWM_INLINE static inline __attribute__((always_inline))
 #define LEWM_METHOD inline __attribute__((always_inline))
@@ -14,7 +16,8 @@ namespace lewm::cpu::avx2 {
 using F = __m256;   // kLanes floats
 using I = __m256i;  // kLanes 32-bit integers
 constexpr int kLanes = 8;
-constexpr int kTileVectors = 2;  // of a GEMM register tile; its rows are the Dot types'
+constexpr int kTileVectors = 2;          // of a GEMM register tile; its rows are the Dot types'
+constexpr int kProductZero = kInt8Zero;  // of the unsigned input of int8 dot products
 
 LEWM_INLINE I first_lanes(std::int64_t n) {
   const int count = n >= kLanes ? kLanes : n <= 0 ? 0 : static_cast<int>(n);

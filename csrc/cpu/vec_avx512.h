@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "cpu/kernels.h"
+
 // gcc 12 takes the undefined values inside its own reductions for a mistake.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
@@ -21,7 +23,8 @@ using F = __m512;   // kLanes floats
 using I = __m512i;  // kLanes 32-bit integers
 constexpr int kLanes = 16;
 
-constexpr int kTileVectors = 2;  // of a GEMM register tile; its rows are the Dot types'
+constexpr int kTileVectors = 2;          // of a GEMM register tile; its rows are the Dot types'
+constexpr int kProductZero = kInt8Zero;  // of the unsigned input of int8 dot products
 
 LEWM_INLINE __mmask16 first_lanes(std::int64_t n) {
   return static_cast<__mmask16>(n >= kLanes ? 0xffffu : n <= 0 ? 0u : (1u << n) - 1u);

@@ -1,0 +1,33 @@
+// The NEON tier, for every AArch64 CPU. Where the CPU has dot products, isa.cpp takes those GEMMs from
+// kernels_neon_dot.cpp, which reads the same packed weights.
+// The order matters: each builds on those before it.
+// clang-format off
+#include "cpu/vec_neon.h"
+#include "cpu/math.inl.h"
+#include "cpu/rows.inl.h"
+#include "cpu/pack.inl.h"
+#include "cpu/epilogue.inl.h"
+#include "cpu/dot_neon.h"
+#include "cpu/gemm.inl.h"
+#include "cpu/norm.inl.h"
+#include "cpu/attention.inl.h"
+#include "cpu/tables.h"
+// clang-format on
+
+namespace lewm::cpu {
+
+const Kernels& neon_kernels() {
+  using namespace neon;
+  static constexpr Kernels kTable = {
+      "neon",
+      {make_gemm<DotF32, float>(), make_gemm<DotBf16, std::uint16_t>(), make_gemm<DotInt8, std::int8_t>()},
+      layer_norm,
+      ada_ln,
+      window_attention,
+      full_attention_scratch,
+      full_attention,
+      squared_distance};
+  return kTable;
+}
+
+}  // namespace lewm::cpu
