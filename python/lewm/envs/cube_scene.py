@@ -43,9 +43,14 @@ def simulation(data: Any = None) -> Any:
 def _scene() -> Any:
     with contextlib.suppress(Error):  # simulating needs no pictures; drawing says what is missing
         gl_backend()  # before OGBench's imports choose for themselves
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # GLFW's, that there is no display
-        from ogbench.manipspace.envs.cube_env import CubeEnv
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # GLFW's, that there is no display
+            from ogbench.manipspace.envs.cube_env import CubeEnv
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"lewm/Cube-v0 needs {error.name}: pip install 'lewm[envs]'", name=error.name
+        ) from error
 
     class PublishedLook(CubeEnv):  # type: ignore[misc]
         """The cube scene in the colours of the published LeWM data."""

@@ -73,10 +73,10 @@ def gl_backend() -> str:
 
 def _egl_has_device() -> bool:
     """Whether some EGL device can be opened; asked through ctypes, as PyOpenGL cannot be loaded a second time."""
-    name = ctypes.util.find_library("EGL")
-    if name is None:
+    try:
+        egl = ctypes.CDLL(ctypes.util.find_library("EGL") or "libEGL.so.1")
+    except OSError:
         return False
-    egl = ctypes.CDLL(name)
     egl.eglGetProcAddress.restype = ctypes.c_void_p
     query = egl.eglGetProcAddress(b"eglQueryDevicesEXT")
     get_display = egl.eglGetProcAddress(b"eglGetPlatformDisplayEXT")
