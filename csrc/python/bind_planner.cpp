@@ -225,7 +225,8 @@ struct Result {
     result.elite_cost = elite_cost.data();
     result.std = std.data();
     if (elites) {
-      check_shape("out: elites", *elites, {problems, options.elites});
+      const bool one = options.method == Method::predictive_sampling;
+      check_shape("out: elites", *elites, {problems, one ? 1 : options.elites});
       result.elites = elites->data();
     }
     return result;

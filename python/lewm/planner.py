@@ -41,7 +41,7 @@ class Plan:
     std: NDArray[np.float32]
     """(H, A) standard deviation of the search after its last iteration."""
     elites: NDArray[np.int32]
-    """(K,) sample indices of the last iteration's elites, best first; -1: none."""
+    """(K,) sample indices of the last iteration's elites, best first; -1: none. One with method "predictive"."""
 
 
 class Planner:
@@ -331,7 +331,7 @@ class Planner:
         batched: bool,
     ) -> Plan:
         options = core.options
-        problems, elites = len(start), max(options["elites"], 0)
+        problems, elites = len(start), 1 if self._method == "predictive" else options["elites"]
         shape = (problems, self.horizon, self._model.config.block_dim)
         actions, std = np.empty(shape, np.float32), np.empty(shape, np.float32)
         cost, elite_cost = np.empty(problems, np.float32), np.empty(problems, np.float32)
@@ -387,7 +387,7 @@ def _bound(name: str, bounds: Any, side: int, action_dim: int, block_dim: int) -
     """One side of the bounds: per action dimension, or per dimension of a block."""
     if bounds is None:
         return None
-    if np.ndim(bounds) == 0 or len(bounds) != 2:
+    if not hasattr(bounds, "__len__") or len(bounds) != 2:
         raise ValueError(f"bounds: expected (low, high), got {bounds!r:.80}")
     values = np.asarray(bounds[side], np.float32)
     if values.ndim == 0:
@@ -406,7 +406,7 @@ def _checked_cost(cost: CostFunction) -> Callable[..., NDArray[np.float32]]:
         result = cost(latents, actions, goal)
         if hasattr(result, "detach"):
             result = result.detach()
-        costs = np.ascontiguousarray(result, np.float32)
+        costs = np.asarray(result, np.float32, order="C")
         if costs.shape != (len(latents),):
             raise ValueError(f"cost: expected ({len(latents)},) from the function, got {costs.shape}")
         return costs

@@ -1,0 +1,271 @@
+"""lewm.Planner: what a plan is made of, that it repeats, and what is refused."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import lewm
+import synthetic
+from lewm.checkpoint import Checkpoint
+
+CONFIG = synthetic.small(encoder_depth=1, predictor_depth=1)
+D, A, H = CONFIG.latent_dim, CONFIG.block_dim, 4
+FRAMES = synthetic.frames(1, 8, CONFIG.image_size)
+GOALS = synthetic.frames(2, 8, CONFIG.image_size)
+LATENTS = synthetic.uniform(1, "latents", (8, 3, D))
+GOAL_LATENTS = synthetic.uniform(1, "goal", (8, D))
+PAST = synthetic.uniform(1, "past", (8, 2, A))
+SIZES: dict[str, Any] = {"samples": 60, "elites": 6, "iterations": 4, "horizon": H}
+
+
+@pytest.fixture(scope="module")
+def model() -> lewm.Model:
+    return lewm.Model.from_checkpoint(Checkpoint(CONFIG, synthetic.state(CONFIG)), "fp32", 2)
+
+
+@pytest.fixture(scope="module")
+def planner(model: lewm.Model) -> lewm.Planner:
+    return lewm.Planner(model, **SIZES)
+
+
+def test_a_plan_is_what_it_says(model: lewm.Model, planner: lewm.Planner) -> None:
+    plan = planner.plan(FRAMES[0], GOALS[0])
+    assert plan.actions.shape == plan.std.shape == (H, A) and plan.elites.shape == (6,)
+    assert plan.iterations == 4 and plan.elapsed > 0
+    latents, goal = model.encode(FRAMES[:1])[:, None], model.encode(GOALS[:1])
+    np.testing.assert_allclose(
+        plan.cost, model.cost(latents, goal, plan.actions[None, None])[0, 0], rtol=1e-5
+    )
+    assert plan.cost < model.cost(latents, goal, np.zeros((1, 1, H, A), np.float32))[0, 0]
+    assert set(plan.elites) <= set(range(60)) and len(set(plan.elites)) == 6
+
+
+def test_plans_from_frames_and_from_latents_are_one(model: lewm.Model, planner: lewm.Planner) -> None:
+    latents, goal = model.encode(FRAMES[:1]), model.encode(GOALS[:1])[0]
+    by_frames, by_latents = planner.plan(FRAMES[0], GOALS[0]), planner.plan_latents(latents, goal)
+    assert by_frames.actions.tobytes() == by_latents.actions.tobytes()
+
+
+@pytest.mark.parametrize("method", ["cem", "icem", "mppi", "predictive"])
+def test_the_same_bytes_for_any_threads_and_any_batch(model: lewm.Model, method: str) -> None:
+    batch = lewm.Planner(model, method, **SIZES, threads=2).plan(FRAMES, GOALS)
+    alone = lewm.Planner(model, method, **SIZES, threads=1)
+    for b in range(8):
+        plan = alone.plan(FRAMES[b], GOALS[b])
+        assert plan.actions.tobytes() == batch.actions[b].tobytes()
+        assert np.float32(plan.cost) == batch.cost[b]
+        np.testing.assert_array_equal(plan.elites, batch.elites[b])
+
+
+def test_seeds_indices_and_ids_draw_other_noise(model: lewm.Model, planner: lewm.Planner) -> None:
+    expected = planner.plan(FRAMES[0], GOALS[0]).actions
+    assert np.array_equal(planner.plan(FRAMES[0], GOALS[0]).actions, expected)
+    others = [
+        lewm.Planner(model, **SIZES, seed=1).plan(FRAMES[0], GOALS[0]),
+        planner.plan(FRAMES[0], GOALS[0], plan_index=1),
+    ]
+    for other in others:
+        assert not np.array_equal(other.actions, expected)
+    ids = planner.plan(FRAMES[[0, 0]], GOALS[[0, 0]], problem_ids=[0, 5])
+    assert np.array_equal(ids.actions[0], expected) and not np.array_equal(ids.actions[1], expected)
+
+
+def test_context_frames_and_their_blocks_count(model: lewm.Model, planner: lewm.Planner) -> None:
+    three = planner.plan_latents(LATENTS, GOAL_LATENTS, past_actions=PAST)
+    one = planner.plan_latents(LATENTS[0], GOAL_LATENTS[0], past_actions=PAST[0])
+    assert one.actions.tobytes() == three.actions[0].tobytes()
+    expected = model.cost(LATENTS, GOAL_LATENTS, three.actions[:, None], PAST)[:, 0]
+    np.testing.assert_allclose(three.cost, expected, rtol=1e-5)
+    frames = planner.plan(FRAMES[:3], GOALS[0], past_actions=PAST[0])
+    stacked = planner.plan(np.stack([FRAMES[:3], FRAMES[1:4]]), GOALS[:2], past_actions=PAST[:2])
+    assert frames.actions.tobytes() == stacked.actions[0].tobytes()
+
+
+def test_bounds_hold_and_a_warm_start_is_kept_at_no_iterations_cost(model: lewm.Model) -> None:
+    bounded = lewm.Planner(model, **SIZES, bounds=(-0.3, [0.2, 0.1])).plan(FRAMES[0], GOALS[0]).actions
+    assert bounded.min() >= -0.3 and (bounded.reshape(H, 5, 2).max((0, 1)) <= [0.2001, 0.1001]).all()
+    planner = lewm.Planner(model, **SIZES, std=1e-6)
+    warm = synthetic.uniform(5, "warm", (H - 1, A))
+    plan = planner.plan(FRAMES[0], GOALS[0], warm_start=warm)
+    np.testing.assert_allclose(plan.actions, np.concatenate([warm, np.zeros((1, A))]), atol=1e-4)
+
+
+def test_a_deadline_of_nothing_still_gives_a_plan(planner: lewm.Planner) -> None:
+    plan = planner.plan(FRAMES[0], GOALS[0], deadline=0.0)
+    assert plan.iterations < 4 and np.isfinite(plan.actions).all() and np.isfinite(plan.cost)
+
+
+def _distance(latents: NDArray[np.float32], actions: NDArray[np.float32], goal: NDArray[np.float32]) -> Any:
+    assert latents.shape[1:] == (H, D) and actions.shape[1:] == (H, A) and goal.shape == (D,)
+    return ((latents[:, -1] - goal) ** 2).sum(-1)
+
+
+def test_a_users_cost_decides(model: lewm.Model, planner: lewm.Planner) -> None:
+    own = lewm.Planner(model, **SIZES, cost=_distance)
+    published = planner.plan(FRAMES[0], GOALS[0]).actions
+    np.testing.assert_allclose(own.plan(FRAMES[0], GOALS[0]).actions, published, atol=1e-4)
+    still = lewm.Planner(
+        model, **{**SIZES, "iterations": 12}, cost=lambda _, actions, __: (actions**2).sum((1, 2))
+    )
+    assert (
+        np.abs(still.plan(FRAMES[0], GOALS[0]).actions).mean()
+        < 0.5 * np.abs(planner.plan(FRAMES[0], GOALS[0]).actions).mean()
+    )
+    torch = pytest.importorskip("torch")
+    by_torch = lewm.Planner(
+        model,
+        **SIZES,
+        cost=lambda z, _, goal: (torch.from_numpy(z)[:, -1] - torch.from_numpy(goal)).square().sum(-1),
+    )
+    np.testing.assert_allclose(
+        by_torch.plan(FRAMES[0], GOALS[0]).cost, own.plan(FRAMES[0], GOALS[0]).cost, rtol=1e-4
+    )
+
+
+def test_what_a_users_cost_raises_comes_out(model: lewm.Model) -> None:
+    def fails(*_: Any) -> Any:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        lewm.Planner(model, **SIZES, cost=fails).plan(FRAMES[0], GOALS[0])
+    with pytest.raises(ValueError, match=r"cost: expected \(\d+,\) from the function, got \(\)"):
+        lewm.Planner(model, **SIZES, cost=lambda *_: 1.0).plan(FRAMES[0], GOALS[0])
+    with pytest.raises(ValueError, match="could not convert"):
+        lewm.Planner(model, **SIZES, cost=lambda *_: "cheap").plan(FRAMES[0], GOALS[0])
+    works = lewm.Planner(model, **SIZES, cost=_distance)
+    assert np.isfinite(works.plan(FRAMES[0], GOALS[0]).cost)
+
+
+def test_too_few_finite_costs_are_an_error(model: lewm.Model) -> None:
+    nan = lewm.Planner(model, **SIZES, cost=lambda latents, *_: np.full(len(latents), np.nan, np.float32))
+    with pytest.raises(lewm.Error, match="finite"):
+        nan.plan(FRAMES[0], GOALS[0])
+
+
+def test_costs_of_given_candidates(model: lewm.Model) -> None:
+    actions = synthetic.uniform(6, "actions", (8, 5, H, A))
+    final = lewm.Planner(model, **SIZES).evaluate(LATENTS, GOAL_LATENTS, actions, PAST)
+    np.testing.assert_allclose(final, model.cost(LATENTS, GOAL_LATENTS, actions, PAST), rtol=1e-5)
+    distances = ((model.rollout(LATENTS, actions, PAST) - GOAL_LATENTS[:, None, None]) ** 2).sum(-1)
+    summed = lewm.Planner(model, **SIZES, cost="sum").evaluate(LATENTS, GOAL_LATENTS, actions, PAST)
+    np.testing.assert_allclose(summed, distances.sum(-1), rtol=1e-5)
+    discounted = lewm.Planner(model, **SIZES, cost="discounted", discount=0.5, action_penalty=0.1)
+    expected = (distances * 0.5 ** np.arange(H)).sum(-1) + 0.1 * (actions**2).sum((2, 3))
+    np.testing.assert_allclose(discounted.evaluate(LATENTS, GOAL_LATENTS, actions, PAST), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (
+            {"method": "gradient"},
+            ValueError,
+            "method: expected one of cem, icem, mppi, predictive, got 'gradient'",
+        ),
+        ({"samples": 0}, ValueError, "samples"),
+        ({"samples": 2.5}, TypeError, "samples: expected an int, got 2.5"),
+        ({"samples": 10, "elites": 11}, ValueError, "elites"),
+        ({"elites": 0}, ValueError, "elites"),
+        ({"iterations": 0}, ValueError, "iterations"),
+        ({"horizon": 0}, ValueError, "horizon"),
+        ({"seed": -1}, ValueError, r"seed: expected 0\.\.2\^64 - 1, got -1"),
+        ({"seed": 1.5}, ValueError, "seed"),
+        ({"std": -1.0}, ValueError, "std"),
+        ({"std": float("nan")}, ValueError, "std"),
+        ({"bounds": (1.0, -1.0)}, ValueError, "low|bounds"),
+        ({"bounds": 1.0}, ValueError, r"bounds: expected \(low, high\), got 1\.0"),
+        ({"bounds": ([0, 0, 0], 1)}, ValueError, r"bounds: low: expected a number or \(2,\), got \(3,\)"),
+        ({"cost": "cheapest"}, ValueError, "cost: expected one of final, sum, discounted or a function"),
+        ({"threads": 0}, ValueError, "threads: expected"),
+        ({"temperature": -1.0, "method": "mppi"}, ValueError, "temperature"),
+        ({"momentum": 1.5}, ValueError, "momentum"),
+        ({"cost": "discounted", "discount": -1.0}, ValueError, "discount"),
+        ({"action_penalty": -1.0}, ValueError, "action_penalty"),
+        ({"momentum": "0.1"}, TypeError, "momentum: expected a number, got '0.1'"),
+    ],
+)
+def test_options_out_of_range_are_refused(
+    model: lewm.Model, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        lewm.Planner(model, **{**SIZES, **options})
+
+
+def test_a_planner_needs_a_model() -> None:
+    with pytest.raises(TypeError, match=r"model: expected a lewm\.Model, got str"):
+        lewm.Planner("model.safetensors")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"frame": FRAMES[0, :32]}, ValueError, r"frame: expected \(64, 64, 3\), got \(32, 64, 3\)"),
+        ({"frame": FRAMES}, ValueError, "frame: expected at most 3 context frames, got 8"),
+        ({"frame": FRAMES[:2]}, ValueError, "past_actions: needed with 2 context frames"),
+        ({"goal": GOALS}, ValueError, r"frame: expected \(8, 64, 64, 3\), got \(64, 64, 3\)"),
+        ({"goal": GOALS[0, :, :, :2]}, ValueError, r"goal: expected \(64, 64, 3\)"),
+        ({"goal": GOALS[0].astype(np.float64)}, TypeError, "goal: expected uint8 or float32, got float64"),
+        (
+            {"goal": np.zeros((3, 64, 64), np.float32)},
+            TypeError,
+            "goal: expected uint8 as the frame, got float32",
+        ),
+        ({"goal": None}, (ValueError, TypeError), "goal"),
+        ({"deadline": -1.0}, ValueError, "deadline: expected seconds of at least 0, got -1.0"),
+        ({"deadline": float("nan")}, ValueError, "deadline"),
+        ({"deadline": "1"}, TypeError, "deadline: expected a number"),
+        ({"plan_index": -1}, ValueError, "plan_index"),
+        (
+            {"warm_start": np.zeros((5, A), np.float32)},
+            ValueError,
+            "warm_start: expected at most 4 blocks, got 5",
+        ),
+        (
+            {"warm_start": np.zeros((2, 3), np.float32)},
+            ValueError,
+            r"warm_start: expected \(1, H, 10\), got \(1, 2, 3\)",
+        ),
+        ({"warm_start": np.full((2, A), np.nan, np.float32)}, ValueError, "warm_start: expected finite"),
+        ({"problem_ids": [1, 2]}, ValueError, r"problem_ids: expected \(1,\), got \(2,\)"),
+    ],
+)
+def test_requests_of_anything_else_are_refused(
+    planner: lewm.Planner, arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        planner.plan(**{"frame": FRAMES[0], "goal": GOALS[0], **arguments})
+
+
+@pytest.mark.parametrize(
+    ("latents", "goal", "message"),
+    [
+        (LATENTS[0, :1, :5], GOAL_LATENTS[0], r"latents: expected \(C, 128\), got \(1, 5\)"),
+        (LATENTS[:, :1], GOAL_LATENTS[:3], r"goal: expected \(8, 128\), got \(3, 128\)"),
+        (LATENTS[:0, :1], GOAL_LATENTS[:0], r"latents: expected \(B, C, 128\), got \(0, 1, 128\)"),
+        (np.full((1, D), np.nan, np.float32), GOAL_LATENTS[0], "latents: expected finite"),
+        (LATENTS[0, :1], np.full(D, np.inf, np.float32), "goal: expected finite"),
+    ],
+)
+def test_latents_of_anything_else_are_refused(
+    planner: lewm.Planner, latents: Any, goal: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        planner.plan_latents(latents, goal)
+
+
+def test_a_planner_is_shared_by_threads(planner: lewm.Planner) -> None:
+    expected, results = planner.plan(FRAMES[0], GOALS[0]).actions, {}
+    threads = [
+        threading.Thread(target=lambda i=i: results.update({i: planner.plan(FRAMES[0], GOALS[0]).actions}))
+        for i in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4 and all(np.array_equal(actions, expected) for actions in results.values())
