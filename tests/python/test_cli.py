@@ -1,0 +1,162 @@
+"""The commands that need numpy alone: export, plan, doctor, bench; and how the command line fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lewm
+import synthetic
+from lewm.checkpoint import read_checkpoint
+from lewm.cli import main
+from lewm.cli.flops import candidate_flops, encode_flops
+from lewm.images import fit_image, read_image
+
+CONFIG = synthetic.small(encoder_depth=1, predictor_depth=1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    lewm.save(synthetic.state(CONFIG), tmp_path / "run", config=CONFIG, action_mean=[1, 2], action_std=[3, 4])
+    return tmp_path / "run"
+
+
+def test_export_writes_a_deployment_file(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "model.safetensors"
+    assert main(["export", str(folder), str(target)]) == 0
+    assert "5 steps x 2 action dimensions" in capsys.readouterr().out
+    assert read_checkpoint(target).action_scaling == {"mean": [1.0, 2.0], "std": [3.0, 4.0]}
+    arguments = ["--action-mean", "0,1", "--action-std", "2,2", "--transformers", "5"]
+    assert main(["export", str(target), str(tmp_path / "other"), *arguments]) == 0
+    assert read_checkpoint(tmp_path / "other").action_scaling == {"mean": [0.0, 1.0], "std": [2.0, 2.0]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing", "a.safetensors"], "no checkpoint at missing"),
+        (["{folder}", "a.pt"], "expected a folder or a name that ends in .safetensors"),
+        (["{folder}", "{folder}/a.safetensors", "--frame-skip", "3"], "frame_skip"),
+        (["{folder}", "{folder}/a.safetensors", "--action-mean", "0,0"], "expected both or neither"),
+        (
+            ["{folder}", "{folder}/a.safetensors", "--action-mean", "0", "--action-std", "1"],
+            "expected 2 numbers, got 1",
+        ),
+    ],
+)
+def test_export_says_what_is_wrong(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(["export", *(argument.format(folder=folder) for argument in arguments)]) == 1
+    assert message in capsys.readouterr().err
+
+
+def _images(tmp_path: Path) -> list[str]:
+    frame, goal = synthetic.frames(1, 2, 96)
+    np.save(tmp_path / "frame.npy", frame)
+    np.save(tmp_path / "goal.npy", goal[:, 10:70])
+    return [str(tmp_path / "frame.npy"), str(tmp_path / "goal.npy")]
+
+
+def test_plan_prints_what_the_planner_finds(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, sizes = (
+        _images(tmp_path),
+        ["--samples", "30", "--elites", "4", "--iterations", "2", "--horizon", "3"],
+    )
+    command = ["plan", str(folder), *images, *sizes, "--precision", "fp32", "--fit", "crop"]
+    assert main([*command, "--json", "--out", str(tmp_path / "plan.npy")]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    model = lewm.load(folder, "fp32")
+    frame, goal = (fit_image(read_image(path), 64, "crop") for path in images)
+    plan = lewm.Planner(model, samples=30, elites=4, iterations=2, horizon=3).plan(frame, goal)
+    expected = model.environment_actions(plan.actions).reshape(15, 2)
+    np.testing.assert_allclose(printed["actions"], expected, rtol=1e-6)
+    np.testing.assert_array_equal(np.load(tmp_path / "plan.npy"), expected)
+    assert main(command) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 16
+
+
+def test_images_of_other_formats_are_read(folder: Path, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    frame = synthetic.frames(1, 1, 64)[0]
+    image.fromarray(frame).save(tmp_path / "frame.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "frame.png"), frame)
+    image.fromarray(frame).convert("L").save(tmp_path / "grey.png")
+    assert read_image(tmp_path / "grey.png").shape == (64, 64, 3)
+
+
+def test_images_that_are_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no image at"):
+        read_image(tmp_path / "none.png")
+    (tmp_path / "text.npy").write_text("hello")
+    np.save(tmp_path / "float.npy", np.zeros((4, 4, 3)))
+    np.save(tmp_path / "objects.npy", np.array([{}], object))
+    for name in ("text.npy", "float.npy", "objects.npy"):
+        with pytest.raises(lewm.Error, match=name):
+            read_image(tmp_path / name)
+    pytest.importorskip("PIL")
+    (tmp_path / "text.png").write_text("hello")
+    with pytest.raises(lewm.Error, match=r"text\.png"):
+        read_image(tmp_path / "text.png")
+
+
+def test_images_are_fitted() -> None:
+    image = np.zeros((40, 80, 3), np.uint8)
+    image[:, :20] = 255
+    assert (
+        fit_image(image, 20, "stretch")[10, 2, 0] == 255 and fit_image(image, 20, "stretch")[10, 17, 0] == 0
+    )
+    assert fit_image(image, 20, "crop").max() == 0
+    letterbox = fit_image(image, 20, "letterbox")
+    assert letterbox[0].max() == 0 and letterbox[10, 1, 0] == 255
+    assert fit_image(image[:, :40], 40) is not None
+    with pytest.raises(ValueError, match="fit: expected one of stretch, crop, letterbox, got 'fill'"):
+        fit_image(image, 20, "fill")
+
+
+def test_doctor_reports_the_build_and_what_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lewm.doctor._PACKAGES", {"absent_package": ("absent", "nothing", "envs")})
+    monkeypatch.setattr("lewm.doctor._LIBRARIES", {"AbsentLibrary": ("nothing", "libabsent")})
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    info = lewm.build_info()
+    assert lewm.__version__ in out and info["isa"] in out and info["precision_reason"] in out
+    assert "missing, needed for nothing: pip install 'lewm[envs]'" in out
+    assert "missing, needed for nothing: apt-get install libabsent" in out
+    assert main(["doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["core"] == info
+
+
+def test_bench_prints_work_time_ceiling_and_ratio(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--samples", "20", "--iterations", "2", "--horizon", "2", "--repeats", "1"]
+    assert main(["bench", str(folder), *sizes, "--precision", "fp32", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["work"] for row in rows][-1] == "plan 20 x 2, H 2"
+    assert all(row["seconds"] > 0 and row["flop"] > 0 and row["peak"] > 0 for row in rows)
+    assert main(["bench", str(folder), *sizes, "--precision", "fp32"]) == 0
+    assert "GFLOP/s" in capsys.readouterr().out
+
+
+def test_the_floor_of_the_published_plan() -> None:
+    config = lewm.LeWMConfig()
+    assert 182.5e6 < candidate_flops(config, horizon=5) < 183.5e6
+    assert 9000 * candidate_flops(config, horizon=5) == pytest.approx(1.65e12, rel=0.005)
+    assert candidate_flops(config, 5, context=3) > candidate_flops(config, 5)
+    assert encode_flops(config) == pytest.approx(3.4e9, rel=0.01)
+
+
+def test_bad_usage_ends_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["nothing"], ["plan"], ["plan", "a", "b", "c", "--method", "x"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+    assert "usage" in capsys.readouterr().err
