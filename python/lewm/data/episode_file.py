@@ -21,7 +21,7 @@ from lewm.errors import Error
 __all__ = ["EpisodeFile"]
 
 _BOOKKEEPING = ("ep_len", "ep_offset")
-_CACHE_BYTES = 16 << 20  # of HDF5's chunk cache, per column: enough for chunks of many frames
+_CACHE_BYTES = 16 << 20  # of HDF5's chunk cache, where chunks hold several frames or parts of them
 
 
 class EpisodeFile:
@@ -106,20 +106,18 @@ class EpisodeFile:
             places.read(self._raw_descriptor(), rows, out, order)
             return
         dataset = self.handle[name]
-        memory = h5py.h5s.create_simple((frames, *dataset.shape[1:]))
+        row_shape = dataset.shape[1:]
+        memory = h5py.h5s.create_simple((1, *row_shape))
         space = dataset.id.get_space()
-        origin = [0] * (dataset.ndim - 1)
+        origin = (0,) * len(row_shape)
         for window in order:
-            space.select_hyperslab(
-                (int(starts[window]), *origin),
-                (frames, *[1] * len(origin)),
-                (step, *[1] * len(origin)),
-                (1, *dataset.shape[1:]),
-            )
-            try:
-                dataset.id.read(memory, space, out[window])
-            except OSError as error:
-                raise Error(f"{self.path}: {name} cannot be read at row {starts[window]} ({error})") from None
+            for frame in range(frames):  # a strided selection over the window takes HDF5 50 times as long
+                row = int(starts[window]) + frame * step
+                space.select_hyperslab((row, *origin), (1, *row_shape))
+                try:
+                    dataset.id.read(memory, space, out[window, frame])
+                except OSError as error:
+                    raise Error(f"{self.path}: {name} cannot be read at row {row} ({error})") from None
 
     def locate(self, name: str) -> None:
         """Finds out where the rows of a column lie, which `read_frames` otherwise does at its first call."""
@@ -152,16 +150,21 @@ class EpisodeFile:
             self._process, self._handle, self._descriptor = os.getpid(), None, -1
 
     def _open(self) -> h5py.File:
-        options: dict[str, Any] = {"rdcc_nbytes": _CACHE_BYTES, "rdcc_nslots": 10007}
+        file = self._open_with(cache_bytes=0)  # a chunk of one frame is decoded faster past the cache
+        if any(_shares_chunks(item) for item in file.values()):
+            file.close()
+            file = self._open_with(_CACHE_BYTES)
+        if any(_needs_plugin(item) for item in file.values()):
+            import hdf5plugin  # noqa: F401 - registers its filters
+        return file
+
+    def _open_with(self, cache_bytes: int) -> h5py.File:
+        problem: OSError | None = None
         for swmr in (False, True):  # a file left behind by an SWMR writer opens as SWMR only
             try:
-                file = h5py.File(self.path, "r", swmr=swmr, **options)
+                return h5py.File(self.path, "r", swmr=swmr, rdcc_nbytes=cache_bytes, rdcc_nslots=10007)
             except OSError as error:
                 problem = error
-                continue
-            if any(_needs_plugin(item) for item in file.values()):
-                import hdf5plugin  # noqa: F401 - registers its filters
-            return file
         raise Error(f"{self.path}: not a readable HDF5 file ({problem})")
 
     def close(self) -> None:
@@ -247,6 +250,13 @@ class _RawPlaces:
 
 def _is_column(name: str, item: Any) -> bool:
     return isinstance(item, h5py.Dataset) and name not in _BOOKKEEPING
+
+
+def _shares_chunks(item: Any) -> bool:
+    """Whether images are filtered in chunks that are not exactly one of them."""
+    if not isinstance(item, h5py.Dataset) or item.ndim != 4 or item.chunks is None:
+        return False
+    return item.chunks != (1, *item.shape[1:]) and item.id.get_create_plist().get_nfilters() > 0
 
 
 def _needs_plugin(item: Any) -> bool:
