@@ -25,12 +25,12 @@
 namespace lewm::cpu {
 namespace {
 
-constexpr std::int64_t kTileColumns = 256;          // directions worked on at once
+constexpr std::int64_t kTileColumns = 512;          // directions worked on at once
 constexpr std::int64_t kScratchBytes = 64ll << 20;  // aimed at for the angles and sums of a tile
 constexpr std::int64_t kChunkRows = 4096;           // samples in one partial sum
 constexpr std::size_t kKeptBytes = 32u << 20;       // of workspace from one call to the next
 constexpr std::int64_t kDescentRows = 64;           // samples whose gradient is one task
-constexpr std::int64_t kNormRows = 1024;            // samples whose lengths are one task
+constexpr std::int64_t kPrepareRows = 64;           // samples of one task before the first product
 
 // Angles s_k p are good to about 1e-7 * |z| * t_max radians when p is summed in float; beyond this product, in double.
 constexpr double kWideAbove = 128.0;
@@ -154,19 +154,15 @@ class Sigreg::Pass {
         strip_(kernels_.columns) {
     plan_tiles();
     lay_out(sigreg.workspace_);
-    wide_ = needs_double();
-    packs_ = kernels_.pack_rows && !wide_;
   }
 
   // out: [T, M, 2, K]
   void sums(double* out) {
     for_each_tile([&] {
-      project(true);
-      for_each_strip([&](std::int64_t t, std::int64_t strip) {
-        const std::int64_t columns = valid_columns(strip);
-        for (std::int64_t c = 0; c < columns; ++c) {
+      project(true, [&](std::int64_t t, std::int64_t strip) {
+        for (std::int64_t c = 0; c < valid_columns(strip); ++c) {
           const SumsView view = own_sums(t, strip, c);
-          double* to = out + ((first_step_ + t) * in_.num_proj + first_column_ + strip * strip_ + c) * 2 * in_.knots;
+          double* to = out + sums_index(t, strip, c);
           for (std::int64_t k = 0; k < in_.knots; ++k) {
             to[k] = view.cos[k * view.stride];
             to[in_.knots + k] = view.sin[k * view.stride];
@@ -181,8 +177,7 @@ class Sigreg::Pass {
     const double batch = static_cast<double>(in_.batch);
     double total = 0;
     for_each_tile([&] {
-      project(true);
-      for_each_strip([&](std::int64_t t, std::int64_t strip) {
+      project(true, [&](std::int64_t t, std::int64_t strip) {
         double sum = 0;
         for (std::int64_t c = 0; c < valid_columns(strip); ++c) {
           const SumsView view = own_sums(t, strip, c);
@@ -201,11 +196,9 @@ class Sigreg::Pass {
   // sums: [T, M, 2, K] over `total` samples
   void gradient(const double* sums, double total, double scale, float* gradient) {
     for_each_tile([&] {
-      project(false);
-      for_each_strip([&](std::int64_t t, std::int64_t strip) {
+      project(false, [&](std::int64_t t, std::int64_t strip) {
         for (std::int64_t c = 0; c < valid_columns(strip); ++c) {
-          const double* at =
-              sums + ((first_step_ + t) * in_.num_proj + first_column_ + strip * strip_ + c) * 2 * in_.knots;
+          const double* at = sums + sums_index(t, strip, c);
           set_coefficients({at, at + in_.knots, 1}, total, scale, t, strip, c);
         }
         clear_coefficients(t, strip);
@@ -267,14 +260,14 @@ class Sigreg::Pass {
     strips_ = cutter.take<float>(tile_strips_ * in_.dim * strip_);
     sums_ = cutter.take<double>(chunks_ * strips * per_sum);
     statistics_ = cutter.take<double>(strips);
-    norms_ = cutter.take<double>(ceil_div(in_.steps * in_.batch, kNormRows));
+    norms_ = cutter.take<double>(ceil_div(group_steps_ * in_.batch, kPrepareRows));
     if (kernels_.pack_rows) {
       packed_rows_ = cutter.take<std::uint16_t>((group_steps_ * in_.batch + kSigregRowPadding) * packed_row_);
       packed_strips_ = cutter.take<std::uint16_t>(tile_strips_ * packed_row_ * strip_);
       if (descends_) packed_transposed_ = cutter.take<std::uint16_t>(dim_strips_ * packed_slope_ * strip_);
     }
     if (descends_) {
-      transposed_ = cutter.take<float>(dim_strips_ * tile_columns_ * strip_);
+      if (!kernels_.pack_strip) transposed_ = cutter.take<float>(dim_strips_ * tile_columns_ * strip_);
       coefficients_ = cutter.take<float>(strips * per_sum);
       turns_ = cutter.take<float>(strips * in_.batch * strip_);
     }
@@ -283,38 +276,38 @@ class Sigreg::Pass {
       own.sums = cutter.take<float>(per_sum);
       own.turns = cutter.take<float>(kSigregRows * strip_);
       if (!descends_) continue;
+      own.block = cutter.take<float>(strip_ * strip_);
       own.slope = cutter.take<float>(kDescentRows * slope_stride_);
       if (kernels_.pack_rows) own.packed_slope = cutter.take<std::uint16_t>(kDescentRows * packed_slope_);
     }
   }
 
-  bool needs_double() {
-    const std::int64_t rows = in_.steps * in_.batch;
-    const std::int64_t tasks = ceil_div(rows, kNormRows);
+  // Decides on the precision of a group's projections, and packs its embeddings for tables that want it.
+  void prepare_group() {
+    const std::int64_t rows = steps_ * in_.batch, tasks = ceil_div(rows, kPrepareRows);
     pool_.run(tasks, [&](std::int64_t task, int) {
-      const std::int64_t first = task * kNormRows;
-      norms_[task] = largest_square(in_, first, std::min(kNormRows, rows - first));
+      const std::int64_t first = task * kPrepareRows, count = std::min(kPrepareRows, rows - first);
+      norms_[task] = largest_square(in_, first_step_ * in_.batch + first, count);
+      if (kernels_.pack_rows) {
+        kernels_.pack_rows(embedding(first_step_, first), in_.storage, in_.dim, count, in_.dim, kSigregProjectParts,
+                           packed_rows_ + first * packed_row_);
+      }
     });
     const double largest = tasks ? *std::max_element(norms_, norms_ + tasks) : 0.0;
-    return std::sqrt(largest) * in_.t_max > kWideAbove;
+    wide_ = std::sqrt(largest) * in_.t_max > kWideAbove;
+    packs_ = kernels_.pack_rows && !wide_;
   }
 
   template <class Body>
   void for_each_tile(const Body& body) {
     for (first_step_ = 0; first_step_ < in_.steps; first_step_ += group_steps_) {
       steps_ = std::min(group_steps_, in_.steps - first_step_);
-      if (packs_) pack_embeddings();
+      prepare_group();
       for (first_column_ = 0; first_column_ < in_.num_proj; first_column_ += tile_columns_) {
         load_directions();
         body();
       }
     }
-  }
-
-  // body(t within the group, strip)
-  template <class Body>
-  void for_each_strip(const Body& body) {
-    pool_.run(steps_ * tile_strips_, [&](std::int64_t task, int) { body(task / tile_strips_, task % tile_strips_); });
   }
 
   // Directions of a strip that exist; sums of those past M are left out, and their coefficients are zero.
@@ -323,7 +316,7 @@ class Sigreg::Pass {
   }
 
   void load_directions() {
-    pool_.run(tile_strips_, [&](std::int64_t strip, int) {
+    pool_.run(tile_strips_, [&](std::int64_t strip, int thread) {
       float* to = strips_ + strip * in_.dim * strip_;
       const std::int64_t first = first_column_ + strip * strip_, columns = valid_columns(strip);
       if (in_.directions) {
@@ -335,36 +328,32 @@ class Sigreg::Pass {
         kernels_.draw(in_.seed, first, in_.dim, to);
       }
       if (packs_) kernels_.pack_strip(to, in_.dim, kSigregProjectParts, packed_strip_at(strip));
-      if (descends_) transpose(strip);
-    });
-    if (!descends_ || !kernels_.pack_strip) return;
-    pool_.run(dim_strips_, [&](std::int64_t strip, int) {
-      kernels_.pack_strip(transposed_ + strip * tile_columns_ * strip_, tile_columns_, kSigregSlopeParts,
-                          packed_transposed_at(strip));
+      if (descends_) transpose(strip, scratch_[static_cast<std::size_t>(thread)].block);
     });
   }
 
-  // The embeddings of a group as the operand of tables that pack.
-  void pack_embeddings() {
-    const std::int64_t rows = steps_ * in_.batch;
-    pool_.run(ceil_div(rows, kNormRows), [&](std::int64_t task, int) {
-      const std::int64_t first = task * kNormRows;
-      kernels_.pack_rows(embedding(first_step_, first), in_.storage, in_.dim, std::min(kNormRows, rows - first),
-                         in_.dim, kSigregProjectParts, packed_rows_ + first * packed_row_);
-    });
-  }
-
-  // transposed_ [D / strip, tile columns, strip]: the same directions as the operand of the gradient's product.
-  void transpose(std::int64_t strip) {
-    const float* from = strips_ + strip * in_.dim * strip_;
-    for (std::int64_t d = 0; d < in_.dim; ++d) {
-      float* to = transposed_ + ((d / strip_) * tile_columns_ + strip * strip_) * strip_ + d % strip_;
-      for (std::int64_t c = 0; c < strip_; ++c) to[c * strip_] = from[d * strip_ + c];
+  // The same directions as the operand of the gradient's product: for each strip of D, [tile columns, strip].
+  void transpose(std::int64_t strip, float* block) {
+    const std::int64_t block_size = strip_ * strip_;
+    for (std::int64_t part = 0; part < dim_strips_; ++part) {
+      const std::int64_t first = part * strip_, rows = std::min(strip_, in_.dim - first);
+      const float* from = strips_ + (strip * in_.dim + first) * strip_;
+      float* to = kernels_.pack_strip ? block : transposed_ + (part * tile_strips_ + strip) * block_size;
+      for (std::int64_t c = 0; c < strip_; ++c) {
+        for (std::int64_t d = 0; d < rows; ++d) to[c * strip_ + d] = from[d * strip_ + c];
+        std::fill(to + c * strip_ + rows, to + (c + 1) * strip_, 0.0f);
+      }
+      if (kernels_.pack_strip) {
+        kernels_.pack_strip(block, strip_, kSigregSlopeParts,
+                            packed_transposed_ + (part * tile_strips_ + strip) * kSigregSlopeParts * block_size);
+      }
     }
   }
 
   // Angles of every sample along every direction of the tile, kept where the gradient follows, and their sums.
-  void project(bool add_sums) {
+  // Then finish(t within the group, strip), once its sums are complete.
+  template <class Finish>
+  void project(bool add_sums, const Finish& finish) {
     const std::int64_t per_sum = 2 * in_.knots * strip_;
     const std::int64_t strips = steps_ * tile_strips_;
     pool_.run(chunks_ * strips, [&](std::int64_t task, int thread) {
@@ -381,14 +370,16 @@ class Sigreg::Pass {
                           packed_row_at(t, row), packed_strip_at(strip)});
         if (add_sums) kernels_.add_sums(turns, rows, in_.knots, own.sums, sums);
       }
+      if (chunks_ == 1) finish(t, strip);
     });
-    if (!add_sums || chunks_ == 1) return;
+    if (chunks_ == 1) return;
     pool_.run(strips, [&](std::int64_t task, int) {
       double* total = sums_ + task * per_sum;
-      for (std::int64_t chunk = 1; chunk < chunks_; ++chunk) {
+      for (std::int64_t chunk = 1; add_sums && chunk < chunks_; ++chunk) {
         const double* part = sums_ + (chunk * strips + task) * per_sum;
         for (std::int64_t i = 0; i < per_sum; ++i) total[i] += part[i];
       }
+      finish(task / tile_strips_, task % tile_strips_);
     });
   }
 
@@ -430,9 +421,8 @@ class Sigreg::Pass {
       float* out = gradient + ((first_step_ + t) * in_.batch + row) * in_.dim;
       for (std::int64_t strip = 0; strip < dim_strips_; ++strip) {
         const std::int64_t d = strip * strip_;
-        kernels_.multiply({own.slope, slope_stride_, rows, columns, transposed_ + strip * tile_columns_ * strip_,
-                           std::min(strip_, in_.dim - d), first_column_ > 0, out + d, in_.dim, own.packed_slope,
-                           packed_transposed_at(strip)});
+        kernels_.multiply({own.slope, slope_stride_, rows, columns, transposed_at(strip), std::min(strip_, in_.dim - d),
+                           first_column_ > 0, out + d, in_.dim, own.packed_slope, packed_transposed_at(strip)});
       }
     });
   }
@@ -442,6 +432,13 @@ class Sigreg::Pass {
     return static_cast<const char*>(in_.z) + (step * in_.batch + row) * in_.dim * size;
   }
   double turns_per_unit() const { return in_.t_max / static_cast<double>(in_.knots - 1) / (2 * std::numbers::pi); }
+  // Of the sums of all directions, [T, M, 2, K].
+  std::int64_t sums_index(std::int64_t t, std::int64_t strip, std::int64_t c) const {
+    return ((first_step_ + t) * in_.num_proj + first_column_ + strip * strip_ + c) * 2 * in_.knots;
+  }
+  const float* transposed_at(std::int64_t part) const {
+    return transposed_ ? transposed_ + part * tile_columns_ * strip_ : nullptr;
+  }
   float* turns_at(std::int64_t t, std::int64_t strip, std::int64_t row) const {
     return turns_ + ((t * tile_strips_ + strip) * in_.batch + row) * strip_;
   }
@@ -467,6 +464,7 @@ class Sigreg::Pass {
     double* rows;                 // what SigregProjection::scratch asks for
     float* sums;                  // [2, K, strip]
     float* turns;                 // [kSigregRows, strip], where no gradient follows
+    float* block;                 // [strip, strip], directions between two layouts
     float* slope;                 // [kDescentRows, slope_stride_]
     std::uint16_t* packed_slope;  // [kDescentRows, kSigregSlopeParts, packed tile columns], of tables that pack
   };
@@ -493,7 +491,7 @@ class Sigreg::Pass {
   double* sums_ = nullptr;                      // [chunks, group, tile strips, 2, K, strip]
   float* coefficients_ = nullptr;               // [group, tile strips, 2, K, strip]
   double* statistics_ = nullptr;                // [group, tile strips]
-  double* norms_ = nullptr;                     // [T * B / kNormRows]
+  double* norms_ = nullptr;                     // [group * B / kPrepareRows]
   std::vector<Scratch> scratch_;
 };
 

@@ -70,7 +70,7 @@ struct SigregKernels {
 
   void (*multiply)(const SigregProduct& args);
 
-  // Null in tables that take rows and strips as they are.
+  // Null in tables that take rows and strips as they are; strips of 32 columns in tables that pack.
   //   x: [rows, x_stride] -> out [rows, parts, packed k]     strip: [k, columns] -> out, parts * packed k * columns
   //   elements
   void (*pack_rows)(const void* x, Store storage, std::int64_t x_stride, std::int64_t rows, std::int64_t k, int parts,
