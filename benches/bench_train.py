@@ -62,7 +62,9 @@ def published_model(config: LeWMConfig, dropout: float) -> PublishedLeWM:
         output_dim=config.predictor_output_dim,
         dropout=dropout,
     )
-    actions = Embedder(config.block_dim, config.action_smoothed_dim, config.latent_dim, config.action_mlp_scale)
+    actions = Embedder(
+        config.block_dim, config.action_smoothed_dim, config.latent_dim, config.action_mlp_scale
+    )
     projector = MLP(config.encoder_dim, config.projector_dim, config.latent_dim, nn.BatchNorm1d)
     pred_proj = MLP(config.predictor_output_dim, config.pred_proj_dim, config.latent_dim, nn.BatchNorm1d)
     return PublishedLeWM(encoder, predictor, actions, projector, pred_proj)
@@ -182,7 +184,9 @@ def write_curves(ours: Step, theirs: Step, config: TrainConfig, steps: int, path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", choices=("tiny", "paper"), default="tiny")
     parser.add_argument("--batch", type=int, help="windows per step; default: the preset's")
     parser.add_argument("--steps", type=int, help="default: 10 to time, 300 for curves")

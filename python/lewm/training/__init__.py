@@ -119,8 +119,9 @@ def _require_fresh(settings: TrainConfig, ranks: Ranks) -> None:
 
 def _export(trainer: Trainer) -> TrainResult:
     folder = trainer.folder
+    trainer.calibrate()
     result = TrainResult(
-        trainer.model.eval(), folder, folder / "model.safetensors", folder / "metrics.csv", trainer.step
+        trainer.model, folder, folder / "model.safetensors", folder / "metrics.csv", trainer.step
     )
     if trainer.ranks.first:
         save(trainer.model, result.model_file, provenance=f"lewm train, {trainer.step} steps")

@@ -20,6 +20,7 @@ from lewm.config import LeWMConfig
 from lewm.data import TrajectoryDataset
 from lewm.errors import Error
 from lewm.nn import LeWM
+from lewm.training.calibration import calibrate
 from lewm.training.checkpoints import read_checkpoint, restore_rng, rng_state, write_checkpoint
 from lewm.training.config import TrainConfig
 from lewm.training.data import WindowOrder, loader
@@ -31,6 +32,7 @@ from lewm.training.optim import learning_rate, make_optimizer
 __all__ = ["LAST_CHECKPOINT", "Trainer"]
 
 LAST_CHECKPOINT = Path("checkpoints") / "last.pt"
+_CALIBRATION_BATCHES = 16
 BEST_CHECKPOINT = Path("checkpoints") / "best.pt"
 
 
@@ -112,7 +114,7 @@ class Trainer:
                     (), -1, device=self.ranks.device
                 )  # the first step whose loss was not finite
                 since, since_step = time.monotonic(), self.step
-                for batch in self._batches():
+                for batch in map(self._to_device, self._batches()):
                     metrics = self._train_step(batch)
                     unhealthy = torch.where(
                         (unhealthy < 0) & ~metrics["loss"].isfinite(), self.step, unhealthy
@@ -165,10 +167,8 @@ class Trainer:
         }
 
     def _loss(self, module: torch.nn.Module, batch: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
-        device = self.ranks.device
-        batch = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
         group = self.ranks.group if module.training else None
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):
+        with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self._bf16):
             return module(
                 batch,
                 self.config.sigreg_weight,
