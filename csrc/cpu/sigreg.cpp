@@ -208,11 +208,10 @@ class Sigreg::Pass {
   }
 
  private:
-  // Scratch of one time step for a tile of `columns` directions, without what threads have of their own.
+  // Angles and sums of one time step for a tile of `columns` directions.
   std::int64_t bytes_per_step(std::int64_t columns) const {
     const std::int64_t angles = descends_ ? in_.batch * 4 : 0;
-    const std::int64_t packed = kernels_.pack_rows ? in_.batch * packed_row_ * 2 : 0;
-    return columns * (angles + 2 * in_.knots * (chunks_ * 8 + 4)) + packed;
+    return columns * (angles + 2 * in_.knots * (chunks_ * 8 + 4));
   }
 
   void plan_tiles() {
@@ -222,7 +221,8 @@ class Sigreg::Pass {
     while (tile_columns_ > 2 * strip_ && bytes_per_step(tile_columns_) > kScratchBytes) {
       tile_columns_ = round_up(tile_columns_ / 2, strip_);
     }
-    group_steps_ = std::clamp<std::int64_t>(kScratchBytes / bytes_per_step(tile_columns_), 1, in_.steps);
+    const std::int64_t packed = kernels_.pack_rows ? in_.batch * packed_row_ * 2 : 0;
+    group_steps_ = std::clamp<std::int64_t>(kScratchBytes / (bytes_per_step(tile_columns_) + packed), 1, in_.steps);
     tile_strips_ = tile_columns_ / strip_;
     slope_stride_ = tile_columns_ + kSlopePadding;
     dim_strips_ = ceil_div(in_.dim, strip_);

@@ -22,6 +22,43 @@ def available_threads() -> int: ...
 def normals(seed: int, plan: int, iteration: int, problem: int, out: _Floats) -> None: ...
 def resize(frame: _Bytes, out: _Bytes, fit: int) -> None: ...
 def gemm_peak(precision: str, threads: int, isa: str = "") -> float: ...
+def sigreg_value(
+    z: Any,
+    directions: Any | None,
+    seed: int,
+    num_proj: int,
+    knots: int,
+    t_max: float,
+    gradient: Any | None,
+    threads: int,
+    isa: str = "",
+) -> float: ...
+def sigreg_sums(
+    z: Any,
+    directions: Any | None,
+    seed: int,
+    num_proj: int,
+    knots: int,
+    t_max: float,
+    out: Any,
+    threads: int,
+    isa: str = "",
+) -> None: ...
+def sigreg_gradient(
+    z: Any,
+    directions: Any | None,
+    seed: int,
+    num_proj: int,
+    knots: int,
+    t_max: float,
+    sums: Any,
+    total: float,
+    scale: float,
+    out: Any,
+    threads: int,
+    isa: str = "",
+) -> None: ...
+def sigreg_directions(seed: int, out: Any) -> None: ...
 
 class Model:
     @staticmethod
