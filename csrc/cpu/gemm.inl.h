@@ -54,6 +54,21 @@ static Multiply select_multiply(std::int64_t rows) {
   }
 }
 
+// Blocks of full_attention.inl.h.
+template <class Dot>
+class RegisterBlocks {
+ public:
+  static constexpr int kRows = Dot::kRows, kGroup = Dot::kGroup, kWords = 1;
+  LEWM_METHOD explicit RegisterBlocks(std::int64_t rows) : multiply_(select_multiply<Dot>(rows)) {}
+  LEWM_METHOD void operator()(const char* a, std::int64_t stride, const char* panel, std::int64_t words,
+                              std::uint32_t* product, std::int64_t product_stride) const {
+    multiply_(a, stride, panel, words, product, product_stride);
+  }
+
+ private:
+  Multiply multiply_;
+};
+
 template <class Dot>
 static void run(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& epilogue, void* y,
                 std::int64_t y_stride) {

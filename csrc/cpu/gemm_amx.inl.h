@@ -87,11 +87,11 @@ class PendingBlock {
   std::int64_t done_ = 0;
 };
 
-// product: [block rows, kTileColumns] <- rows of a times one panel, while `pending` gets its epilogue. Lower:
-// the block has more than kTileHeight rows.
-template <class Tile, bool Lower>
+// product: [block rows, kTileColumns] (row stride in words) <- rows of a times one panel, with pending.advance()
+// between the steps. Lower: the block has more than kTileHeight rows.
+template <class Tile, bool Lower, class Pending>
 LEWM_INLINE void multiply_tiles(const char* a, std::int64_t stride, const char* panel, std::int64_t steps,
-                                std::uint32_t* product, PendingBlock& pending) {
+                                std::uint32_t* product, std::int64_t product_stride, Pending& pending) {
   constexpr std::int64_t kPanelRow = kTileColumns * 4, kTileBytes = 64;  // bytes
   const char* lower = a + kTileHeight * stride;
   _tile_zero(0);
@@ -115,13 +115,42 @@ LEWM_INLINE void multiply_tiles(const char* a, std::int64_t stride, const char* 
     panel += kTileHeight * kPanelRow;
     pending.advance(pace);
   }
-  _tile_stored(0, product, kPanelRow);
-  _tile_stored(1, product + kTileHeight, kPanelRow);
+  const std::int64_t row = product_stride * 4;
+  _tile_stored(0, product, row);
+  _tile_stored(1, product + kTileHeight, row);
   if constexpr (Lower) {
-    _tile_stored(2, product + kTileHeight * kTileColumns, kPanelRow);
-    _tile_stored(3, product + kTileHeight * kTileColumns + kTileHeight, kPanelRow);
+    _tile_stored(2, product + kTileHeight * product_stride, row);
+    _tile_stored(3, product + kTileHeight * product_stride + kTileHeight, row);
   }
 }
+
+// Blocks of full_attention.inl.h, bf16.
+class TileBlocks {
+ public:
+  static constexpr int kRows = kBlockHeight, kGroup = 2, kWords = kTileHeight;
+  LEWM_METHOD explicit TileBlocks(std::int64_t rows) : lower_(rows > kTileHeight) {
+    const TileConfig config(lower_ ? kTileHeight : rows, lower_ ? rows - kTileHeight : 0);
+    _tile_loadconfig(&config);
+  }
+  LEWM_METHOD ~TileBlocks() { _tile_release(); }
+  TileBlocks(const TileBlocks&) = delete;
+  TileBlocks& operator=(const TileBlocks&) = delete;
+  LEWM_METHOD void operator()(const char* a, std::int64_t stride, const char* panel, std::int64_t words,
+                              std::uint32_t* product, std::int64_t product_stride) const {
+    Nothing nothing;
+    if (lower_) {
+      multiply_tiles<TileBf16, true>(a, stride, panel, words / kTileHeight, product, product_stride, nothing);
+    } else {
+      multiply_tiles<TileBf16, false>(a, stride, panel, words / kTileHeight, product, product_stride, nothing);
+    }
+  }
+
+ private:
+  struct Nothing {
+    LEWM_METHOD void advance(std::int64_t) {}
+  };
+  bool lower_;
+};
 
 template <class Tile>
 static void run_tiles(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& epilogue, void* y,
@@ -146,9 +175,9 @@ static void run_tiles(Rows x, std::int64_t rows, const PackedMatrix& w, const Ep
         const char* a = static_cast<const char*>(x.data) + row * stride;
         std::uint32_t* product = products[turn];
         if (height > kTileHeight) {
-          multiply_tiles<Tile, true>(a, stride, panel, words / kTileHeight, product, pending);
+          multiply_tiles<Tile, true>(a, stride, panel, words / kTileHeight, product, kTileColumns, pending);
         } else {
-          multiply_tiles<Tile, false>(a, stride, panel, words / kTileHeight, product, pending);
+          multiply_tiles<Tile, false>(a, stride, panel, words / kTileHeight, product, kTileColumns, pending);
         }
         pending.set(product, {row, height, column, columns});
         turn ^= 1;

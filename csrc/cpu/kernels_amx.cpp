@@ -1,5 +1,5 @@
-// The AMX tier: tiles for the bf16 and int8 GEMMs, and the AVX-512 tier for all else. Both read the same packed
-// weights.
+// The AMX tier: tiles for bf16 and int8 GEMMs and bf16 full attention, and the AVX-512 tier for all else. Both read the
+// same packed weights.
 #define LEWM_SIMD amx
 // The order matters: each builds on those before it.
 // clang-format off
@@ -9,16 +9,25 @@
 #include "cpu/pack.inl.h"
 #include "cpu/epilogue.inl.h"
 #include "cpu/gemm_amx.inl.h"
+#include "cpu/attention_rows.inl.h"
+#include "cpu/full_attention.inl.h"
 #include "cpu/tables.h"
 // clang-format on
 
 namespace lewm::cpu {
 namespace {
 
+void full_attention(const FullAttention& args) {
+  if (args.storage == Store::f32) return avx512_kernels().full_attention(args);
+  amx::full_attention_as<amx::TileBlocks, amx::Bf16Row>(args);
+}
+
 Kernels with_tiles(Kernels table) {
   table.isa = "amx";
   table.gemm[static_cast<int>(Precision::bf16)].run = amx::run_tiles<amx::TileBf16>;
   table.gemm[static_cast<int>(Precision::int8)].run = amx::run_tiles<amx::TileInt8>;
+  table.full_attention = full_attention;
+  table.full_attention_scratch = amx::attention_scratch<amx::TileBlocks>;  // more rows than the AVX-512 tier's
   return table;
 }
 

@@ -9,11 +9,22 @@
 #include "cpu/dot_avx512.h"
 #include "cpu/gemm.inl.h"
 #include "cpu/norm.inl.h"
-#include "cpu/attention.inl.h"
+#include "cpu/attention_rows.inl.h"
+#include "cpu/window_attention.inl.h"
+#include "cpu/full_attention.inl.h"
 #include "cpu/tables.h"
 // clang-format on
 
 namespace lewm::cpu {
+namespace {
+
+void full_attention(const FullAttention& args) {
+  using namespace avx512;
+  args.storage == Store::f32 ? full_attention_as<RegisterBlocks<DotF32>, FloatRow>(args)
+                             : full_attention_as<RegisterBlocks<AttentionDot>, Bf16Row>(args);
+}
+
+}  // namespace
 
 const Kernels& avx512_kernels() {
   using namespace avx512;
@@ -23,7 +34,7 @@ const Kernels& avx512_kernels() {
       layer_norm,
       ada_ln,
       window_attention,
-      full_attention_scratch,
+      attention_scratch<RegisterBlocks<DotF32>>,
       full_attention,
       squared_distance};
   return kTable;

@@ -34,15 +34,6 @@ LEWM_INLINE Moments moments(const float* y, std::int64_t d, float eps) {
   return {mean, set(1.0f / __builtin_sqrtf(variance + eps))};
 }
 
-// body(i, n) over [0, d) in vectors; n < kLanes in the last one only.
-template <class Body>
-LEWM_INLINE void for_vectors(std::int64_t d, Body body) {
-  std::int64_t i = 0;
-  for (; i + kLanes <= d; i += kLanes) body(i, static_cast<std::int64_t>(kLanes));
-  if (i < d) body(i, d - i);
-}
-LEWM_INLINE F load_some(const float* p, std::int64_t n) { return n == kLanes ? load(p) : load_n(p, n); }
-
 template <Precision P>
 static void layer_norm_as(const LayerNorm& args, Rows out) {
   alignas(64) float y[kMaxWidth];

@@ -5,6 +5,15 @@
 
 namespace lewm::cpu::LEWM_SIMD {
 
+// body(i, n) over [0, d) in vectors; n < kLanes in the last one only.
+template <class Body>
+LEWM_INLINE void for_vectors(std::int64_t d, Body body) {
+  std::int64_t i = 0;
+  for (; i + kLanes <= d; i += kLanes) body(i, static_cast<std::int64_t>(kLanes));
+  if (i < d) body(i, d - i);
+}
+LEWM_INLINE F load_some(const float* p, std::int64_t n) { return n == kLanes ? load(p) : load_n(p, n); }
+
 // Rows end on a multiple of 64 bytes (fp32: of an element), which is what one tile register holds of a row.
 template <Precision P>
 LEWM_INLINE std::int64_t padded_k(std::int64_t k) {

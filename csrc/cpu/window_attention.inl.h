@@ -1,0 +1,77 @@
+// Window attention: softmax over a few keys, vectorised over kLanes heads at a time. Include after
+// attention_rows.inl.h.
+#pragma once
+
+namespace lewm::cpu::LEWM_SIMD {
+
+// score: [keys, kLanes], in: logits of kLanes heads; out: weights that sum to one.
+LEWM_INLINE void softmax_heads(float* score, std::int64_t keys) {
+  F top = load(score);
+  for (std::int64_t j = 1; j < keys; ++j) top = max(top, load(score + j * kLanes));
+  F total = zero();
+  for (std::int64_t j = 0; j < keys; ++j) {
+    const F e = exp(sub(load(score + j * kLanes), top));
+    store(score + j * kLanes, e);
+    total = add(total, e);
+  }
+  const F inverse = div(set(1.0f), total);
+  for (std::int64_t j = 0; j < keys; ++j) store(score + j * kLanes, mul(load(score + j * kLanes), inverse));
+}
+
+template <Precision P, class Row>
+static void window_attention_as(const WindowAttention& args, Rows out) {
+  alignas(64) float result[kMaxWidth];
+  alignas(64) float score[kMaxWindow * kLanes];
+  for (std::int64_t r = 0; r < args.rows; ++r) {
+    const Row query(args.query[r]);
+    const void* const* key = args.key + r * args.max_keys;
+    const std::int64_t keys = args.keys[r];
+    for (std::int64_t first = 0; first < args.heads; first += kLanes) {
+      const std::int64_t heads = args.heads - first < kLanes ? args.heads - first : kLanes;
+      for (std::int64_t j = 0; j < keys; ++j) {
+        const Row k(key[j]);
+        for (std::int64_t h = 0; h < heads; ++h) {
+          const std::int64_t base = (first + h) * args.head_dim;
+          F dot = zero();
+          for_vectors(
+              args.head_dim, [&](std::int64_t i, std::int64_t n) __attribute__((always_inline)) {
+                dot = fma(query.at(base + i, n), k.at(base + i, n), dot);
+              });
+          score[j * kLanes + h] = sum(dot);
+        }
+        for (std::int64_t h = heads; h < kLanes; ++h) score[j * kLanes + h] = 0.0f;
+      }
+      softmax_heads(score, keys);
+      for (std::int64_t h = 0; h < heads; ++h) {
+        const std::int64_t base = (first + h) * args.head_dim;
+        for_vectors(
+            args.head_dim, [&](std::int64_t i, std::int64_t n) __attribute__((always_inline)) {
+              F value = zero();
+              for (std::int64_t j = 0; j < keys; ++j) {
+                value = fma(set(score[j * kLanes + h]), Row(key[j]).at(args.value_offset + base + i, n), value);
+              }
+              store_n(result + base + i, value, n);
+            });
+      }
+    }
+    write_row<P>(result, args.heads * args.head_dim, out, r);
+  }
+}
+
+template <Precision P>
+static void window_attention_from(const WindowAttention& args, Rows out) {
+  args.storage == Store::f32 ? window_attention_as<P, FloatRow>(args, out) : window_attention_as<P, Bf16Row>(args, out);
+}
+
+static void window_attention(const WindowAttention& args, Precision precision, Rows out) {
+  switch (precision) {
+    case Precision::fp32:
+      return window_attention_from<Precision::fp32>(args, out);
+    case Precision::bf16:
+      return window_attention_from<Precision::bf16>(args, out);
+    case Precision::int8:
+      return window_attention_from<Precision::int8>(args, out);
+  }
+}
+
+}  // namespace lewm::cpu::LEWM_SIMD
