@@ -27,6 +27,7 @@ struct Avx512 {
   static inline F sub(F a, F b) { return _mm512_sub_ps(a, b); }
   static inline F mul(F a, F b) { return _mm512_mul_ps(a, b); }
   static inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static inline F fms(F a, F b, F c) { return _mm512_fmsub_ps(a, b, c); }
   static inline F fnma(F a, F b, F c) { return _mm512_fnmadd_ps(a, b, c); }
   static inline F round(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 

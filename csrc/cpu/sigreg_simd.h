@@ -58,11 +58,11 @@ struct SigregSimd {
   [[gnu::always_inline]] static inline Rotation sincos_multiple(F turns, std::int64_t k) {
     const F factor = V::set(static_cast<float>(k));
     const F whole = V::round(V::mul(turns, factor));
-    return sincos(V::fma(turns, factor, V::sub(V::set(0.0f), whole)));
+    return sincos(V::fms(turns, factor, whole));
   }
 
   [[gnu::always_inline]] static inline Rotation rotate(Rotation a, Rotation b) {
-    return {V::fma(a.c, b.c, V::sub(V::set(0.0f), V::mul(a.s, b.s))), V::fma(a.s, b.c, V::mul(a.c, b.s))};
+    return {V::fnma(a.s, b.s, V::mul(a.c, b.c)), V::fma(a.s, b.c, V::mul(a.c, b.s))};
   }
 
   // -------------------------------------------------------------------------------------------------------------------
@@ -333,7 +333,7 @@ struct SigregSimd {
         for (int half = 0; half < 2; ++half) {
           const F p = acc[r][half];
           const F whole = V::round(V::mul(p, factor));
-          const F fraction = V::fma(p, factor, V::sub(V::set(0.0f), whole));
+          const F fraction = V::fms(p, factor, whole);
           V::store(turns + r * kColumns + half * kWidth, V::fma(p, rest, fraction));
         }
       }
