@@ -51,6 +51,9 @@ endif()
 
 # Installation. Components: runtime (the shared library), development (the rest).
 get_property(lewm_libraries GLOBAL PROPERTY LEWM_LIBRARIES)
+if(NOT lewm_libraries)
+  return()
+endif()
 install(TARGETS ${lewm_libraries} EXPORT lewmTargets
         LIBRARY DESTINATION ${lewm_lib_dir} COMPONENT runtime NAMELINK_COMPONENT development
         ARCHIVE DESTINATION ${lewm_lib_dir} COMPONENT development)
