@@ -1,10 +1,8 @@
 """The whole road on Two-Room in minutes: collect episodes, train a small model, plan with it, report.
 
-Each stage leaves its result in the folder, and is skipped or taken up where it stopped when the folder is
-used again:
+Each stage leaves its result in the folder, and is skipped or taken up where it stopped when the folder is used again:
 
-    settings.json  train.h5  eval.h5  run/ (training)  model.safetensors  evaluation/  loss.png  plan.png
-    report.md
+    settings.json  train.h5  eval.h5  run/ (training)  model.safetensors  evaluation/  loss.png  plan.png  report.md
 """
 
 from __future__ import annotations
@@ -92,8 +90,7 @@ def quickstart(
         out: folder; made if it is not there.
         settings: by default Two-Room at 64x64 with the tiny model.
         workers: processes that collect.
-        progress: called with (stage, done, total) while collecting and evaluating. Training has its own
-        display when
+        progress: called with (stage, done, total) while collecting and evaluating. Training has its own display when
             this is given, and none otherwise.
         say: called with a line at the beginning of each stage.
 

@@ -27,16 +27,14 @@ _BLOCK_ROWS = 1024
 class TrajectoryDataset(Dataset[dict[str, Tensor]]):
     """Windows of recorded episodes: ``dataset[i]`` is one, ``dataset[[i, j, ...]]`` a batch.
 
-    A window is T = ``frames`` frames, ``frame_skip`` rows apart, with the block of actions that leaves each
-    of them. It starts at row s of an episode and spans T * frame_skip rows: frame t is row s + t *
-    frame_skip, block t the actions of rows s + t * frame_skip to s + (t + 1) * frame_skip - 1. Every s at
-    which the span fits is a window, so an episode of L rows has L - T * frame_skip + 1; shorter episodes have
-    none.
+    A window is T = ``frames`` frames, ``frame_skip`` rows apart, with the block of actions that leaves each of them. It
+    starts at row s of an episode and spans T * frame_skip rows: frame t is row s + t * frame_skip, block t the actions
+    of rows s + t * frame_skip to s + (t + 1) * frame_skip - 1. Every s at which the span fits is a window, so an
+    episode of L rows has L - T * frame_skip + 1 of them, and a shorter one has none.
 
     An item holds:
         pixels: (T, H, W, 3) uint8 RGB.
-        action: (T, frame_skip * A) float32, a block flattened in time order; standardised per action
-        dimension with the
+        action: (T, frame_skip * A) float32, a block flattened in time order; standardised per action dimension with the
             mean and the population standard deviation of all rows without NaN, then NaN -> 0.
         and each of ``columns``: (T, ...) as in the file, at the frames' rows.
     A batch has another dimension in front.
@@ -48,13 +46,11 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
         columns: further columns to return.
         episodes: indices of the episodes to use; all by default.
         action_scaling: standardise with this instead of the file's own statistics.
-        in_memory: keep all frames in memory: True, False, or "auto", if they take less than a third of what
-        is free.
+        in_memory: keep all frames in memory: True, False, or "auto", if they take less than 30% of what is free.
 
     Raises:
         FileNotFoundError: there is no such file.
-        lewm.Error: it is not an episode file, lacks a column (the message names it and lists those there
-        are), has one
+        lewm.Error: it is not an episode file, lacks a column (the message names it and lists those there are), has one
             of another shape or type, or has NaN or infinity in an action before an episode's last row.
         ValueError: an argument is out of range, or no episode is long enough for a window.
     """
@@ -136,8 +132,7 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
         return part
 
     def split(self, fraction: float = 0.1, seed: int = 0) -> tuple[TrajectoryDataset, TrajectoryDataset]:
-        """(training, validation): whole episodes, ``fraction`` of them for validation, the same for the same
-        seed.
+        """(training, validation): whole episodes, ``fraction`` of them for validation; the same for the same seed.
 
         Raises:
             ValueError: one of the two would be empty.

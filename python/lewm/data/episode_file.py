@@ -1,8 +1,8 @@
 """Reading episode files: what is in them, whether it is consistent, and single rows of them fast.
 
-Files of this package, of stable-worldmodel and of others that keep one data set per column are read, whatever
-their chunks and filters are. Frames of unfiltered columns are read straight from their place in the file;
-others go through HDF5, one strided selection per window.
+Files of this package, of stable-worldmodel and of others that keep one data set per column are read, whatever their
+chunks and filters are. Frames of unfiltered columns are read straight from their place in the file; others go through
+HDF5, frame by frame.
 """
 
 from __future__ import annotations
@@ -235,8 +235,7 @@ class _RawPlaces:
     def read(
         self, descriptor: int, rows: NDArray[np.int64], out: NDArray[Any], order: NDArray[np.intp]
     ) -> None:
-        """Rows (B, T) into ``out[order]`` (B, T, ...); the kernel is told of all of them before the first is
-        read."""
+        """Rows (B, T) into ``out[order]`` (B, T, ...); the kernel is told of all of them before the first is read."""
         chunk, within = np.divmod(rows, self._rows_per_chunk)
         places = (self._offsets[chunk] + within * self._row_bytes).tolist()
         for window_places in places:

@@ -58,8 +58,7 @@ class WriterLock:
 
 
 def recover(path: Path) -> bool:
-    """Completes an interrupted commit of ``path``; whether there was one. A file whose writer is alive is
-    left alone.
+    """Completes an interrupted commit of ``path``; whether there was one. A file with a live writer is left alone.
 
     Raises:
         OSError: the file needs recovery and cannot be written.
@@ -210,8 +209,7 @@ class JournaledFile(io.RawIOBase):
         """Makes everything written so far the committed state.
 
         Args:
-            durable: also wait for the disk, so that the state outlives a power failure, not just this
-            process.
+            durable: also wait for the disk, so that the state outlives a power failure, not just this process.
         """
         if durable:
             os.fsync(self._descriptor)

@@ -24,8 +24,7 @@ _IMAGE_CHUNK_BYTES = 65536  # small frames share a chunk, large ones have one ea
 
 
 class EpisodeWriter:
-    """Appends episodes to an HDF5 file: a data set per column, rows of all episodes end to end, ``ep_len``
-    and ``ep_offset``.
+    """Appends episodes to an HDF5 file: a data set per column, rows end to end, ``ep_len`` and ``ep_offset``.
 
     Each episode is committed as a whole: a reader, or a writer that goes on later, finds every episode that
     `write_episode` returned from, also after SIGKILL. An existing file is continued; its columns and
@@ -33,9 +32,8 @@ class EpisodeWriter:
 
     Args:
         path: the file; its folder must exist.
-        compression: of the images, in chunks of one frame: "none", "gzip", "lzf" or "blosc" (LZ4, by
-        hdf5plugin).
-            Other columns are small and stay as they are.
+        compression: of the images: "none", "gzip", "lzf" or "blosc" (LZ4, by hdf5plugin). Other columns are small and
+            stay as they are.
         attributes: of the file, such as the environment's id, the frame size and the seed: numbers and
         strings. overwrite: replace an existing file instead of continuing it.
 
@@ -91,10 +89,9 @@ class EpisodeWriter:
         """Appends one episode and returns its index.
 
         Args:
-            columns: name -> rows (T, ...). ``pixels`` (T, H, W, 3) uint8 and ``action`` (T, A) or (T - 1, A)
-            are
-                needed; row t of ``action`` is the one that leaves frame t, so that the last row has no
-                meaning and is written as NaN if it is left out. Further columns are numbers.
+            columns: name -> rows (T, ...). Needed: ``pixels`` (T, H, W, 3) uint8 and ``action`` (T, A) or (T - 1, A):
+                row t of ``action`` is the one that leaves frame t, so that the last row has no meaning and is written
+                as NaN if it is left out. Further columns are numbers.
 
         Raises:
             ValueError: lengths differ, a column is missing, new or of another shape, or an action is not

@@ -60,7 +60,10 @@ class GoalEnv(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
         render_mode: "rgb_array" or None; frames are RGB in either case.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc] - shared, as gymnasium's own are
+        "render_modes": ["rgb_array"],
+        "render_fps": 10,
+    }
 
     env_id: ClassVar[str]
     """The gymnasium id, such as "lewm/TwoRoom-v0"."""
@@ -79,8 +82,8 @@ class GoalEnv(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
     perturbations: ClassVar[tuple[str, ...]] = ()
     """What `perturb` can do here: of "colour" and "teleport"."""
 
-    observation_space: gymnasium.spaces.Box
-    action_space: gymnasium.spaces.Box
+    observation_space: gymnasium.spaces.Box  # type: ignore[assignment]
+    action_space: gymnasium.spaces.Box  # type: ignore[assignment]
 
     def __init__(self, image_size: int = 224, render_mode: str | None = "rgb_array") -> None:
         if render_mode not in (None, "rgb_array"):

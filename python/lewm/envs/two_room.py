@@ -42,8 +42,7 @@ Float32 = NDArray[np.float32]
 
 
 def move(positions: Float32, actions: Float32) -> Float32:
-    """Positions (N, 2) after one step of ``actions`` (N, 2) in [-1, 1]; (N, 2) float32, x to the right, y
-    down.
+    """Positions (N, 2) float32 after one step of ``actions`` (N, 2) in [-1, 1]; x to the right, y down.
 
     A step is clamped to the field first; a step that would touch the wall outside the door ends half a pixel
     before it, on the side of the wall where it began.
@@ -95,14 +94,13 @@ class Renderer:
 
         red = white + a * black        green = blue = white * (1 - a) = white - (a - a * black)
 
-    and the black part of the picture is a sum of three products of masks, sum_k Y_k X_k. Resampling is linear
-    and separable, so each term is resampled by its 1-D factors: a * black -> sum_k (W (g_y Y_k)) (W (g_x
-    X_k)). Farther than 26 px from its centre the dot is below half a grey level, so a frame is the empty
-    picture with a small patch drawn over it.
+    and the black part of the picture is a sum of three products of masks, sum_k Y_k X_k. Resampling is linear and
+    separable, so each term is resampled by its 1-D factors: a * black -> sum_k (W (g_y Y_k)) (W (g_x X_k)). Farther
+    than 26 px from its centre the dot is below half a grey level, so a frame is the empty picture with a small patch
+    drawn over it.
 
     Args:
-        image_size: side of the frames, in pixels. 224 is drawn as it is; other sizes are resampled with a
-        triangle
+        image_size: side of the frames, in pixels. 224 is drawn as it is; other sizes are resampled with a triangle
             filter (which for smaller sizes widens with the scale: an antialiased picture).
     """
 
@@ -155,8 +153,7 @@ class Renderer:
 
 
 class _Taps:
-    """Resampling of the dot's profile along one axis, alone and cut by three masks, for some of the
-    pixels."""
+    """Resampling of the dot's profile along one axis, alone and cut by three masks, for some of the pixels."""
 
     def __init__(self, masks: Float32, weights: Float32) -> None:
         count = int((weights > 0).sum(axis=1).max())
@@ -182,8 +179,7 @@ class _Taps:
 
 
 def _black_masks() -> tuple[Float32, Float32]:
-    """x masks and y masks, (3, 224) each, whose products are disjoint and add up to the black part of the
-    picture."""
+    """x masks and y masks, (3, 224) each, whose products are disjoint and add up to the black part of the picture."""
     pixel = np.arange(SIZE)
     near, far = BORDER - BORDER_LINE, SIZE - BORDER
     line = ((pixel >= near) & (pixel < BORDER)) | ((pixel >= far) & (pixel < far + BORDER_LINE))
@@ -195,8 +191,7 @@ def _black_masks() -> tuple[Float32, Float32]:
 
 
 def resampling_weights(source: int, target: int) -> Float32:
-    """The triangle ("bilinear") filter of image libraries, widened by the scale when shrinking; (target,
-    source)."""
+    """The triangle ("bilinear") filter of image libraries, widened by the scale when shrinking; (target, source)."""
     if source == target:
         return np.eye(source, dtype=np.float32)
     scale = source / target
@@ -207,8 +202,7 @@ def resampling_weights(source: int, target: int) -> Float32:
 
 
 class NoisyExpert:
-    """The heuristic of ``heading`` with Gaussian noise of ``noise`` per component, clipped to the action
-    space."""
+    """The heuristic of ``heading`` with Gaussian noise of ``noise`` per component, clipped to the action space."""
 
     def __init__(self, noise: float = 2.0) -> None:
         self.noise = noise
@@ -287,8 +281,7 @@ class TwoRoomEnv(GoalEnv):
     def record_episodes(
         cls, policy: str, rngs: Sequence[np.random.Generator], image_size: int = 224
     ) -> Iterator[dict[str, NDArray[Any]]]:
-        """See `lewm.envs.GoalEnv.record_episodes`; all episodes are stepped together, with the same
-        result."""
+        """See `lewm.envs.GoalEnv.record_episodes`; all episodes are stepped together, with the same result."""
         actor = cls.make_policy(policy)
         if not isinstance(actor, NoisyExpert):
             yield from super().record_episodes(policy, rngs, image_size)
@@ -312,9 +305,7 @@ def _roll_experts(
         start, goal = sample_episode(rng)
         starts.append(start)
         goals.append(goal)
-        noise.append(
-            rng.normal(0.0, expert.noise, (max_steps, 2))
-        )  # the stream that act() draws step by step
+        noise.append(rng.normal(0.0, expert.noise, (max_steps, 2)))  # what act() draws step by step
     goal_array, noise_array = np.asarray(goals), np.asarray(noise)
     states = np.empty((len(rngs), max_steps + 1, 2), dtype=np.float32)
     actions = np.empty_like(states)

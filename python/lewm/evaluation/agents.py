@@ -1,5 +1,4 @@
-"""What is evaluated: something that turns frames and a goal's image into actions, for many episodes at
-once."""
+"""What is evaluated: something that turns frames and a goal's image into actions, for many episodes at once."""
 
 from __future__ import annotations
 
@@ -25,11 +24,10 @@ class Agent(Protocol):
         """Starts N episodes with these goal images, (N, H, W, 3) uint8."""
 
     def act(self, rows: NDArray[np.intp], frames: NDArray[np.uint8], past: Actions) -> Actions:
-        """The next k actions of each running episode, (len(rows), k, A) in environment units; k is the
-        agent's choice.
+        """The next k actions of each running episode, (len(rows), k, A) in the environment's units; k is free.
 
-        frames: (len(rows), C, H, W, 3), the last C <= ``context`` frames, ``frame_skip`` steps apart, the
-        current one last. past: (len(rows), C - 1, frame_skip, A), the actions between them.
+        frames: (len(rows), C, H, W, 3), the last C <= ``context`` frames, ``frame_skip`` steps apart, the current one
+        last. past: (len(rows), C - 1, frame_skip, A), the actions between them.
         """
 
 
@@ -39,7 +37,7 @@ class RandomAgent:
     frame_skip = 1
     context = 0
 
-    def __init__(self, low: Actions, high: Actions) -> None:
+    def __init__(self, low: NDArray[Any], high: NDArray[Any]) -> None:
         self._low, self._high = low, high
 
     def reset(self, goals: NDArray[np.uint8], seed: int) -> None:
@@ -54,14 +52,12 @@ class RandomAgent:
 
 
 class PlanningAgent:
-    """A world model and a planner under model-predictive control: all episodes of a replan are planned in one
-    call.
+    """A world model and a planner under model-predictive control: a replan is one call for all episodes.
 
     Args:
         model: what `lewm.load` returns.
         planner: a `lewm.Planner` over it; its seed is the randomness of the agent.
-        replan_every: blocks executed of each plan; the whole horizon by default, as published. The rest of a
-        plan is
+        replan_every: blocks executed of each plan; the whole horizon by default, as published. The rest of a plan is
             the next one's warm start.
         context: frames shown to the model, at most its history.
 

@@ -1,5 +1,4 @@
-"""Success rates of a world model under the paper's and the strict protocol, with the random policy beside
-them."""
+"""Success rates of a world model under the paper's and the strict protocol, with the random policy beside them."""
 
 from __future__ import annotations
 

@@ -22,8 +22,7 @@ _FILMED_SIDE = 256  # pixels of a frame in the film, about
 
 
 def write_report(evaluation: Evaluation, env: GoalEnv, folder: str | Path) -> list[Path]:
-    """Writes results.json, episodes.csv, episodes.png and, if there are films, episodes.gif; returns their
-    paths.
+    """Writes results.json, episodes.csv, episodes.png and, if there are films, episodes.gif; returns the paths.
 
     Raises:
         OSError: the folder cannot be written.

@@ -87,8 +87,7 @@ class _Run:
         self.films = {row: [self._batch.render(np.array([row]))[0]] for row in film}
 
     def context(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Frames (n, C, H, W, 3) and the actions between them (n, C - 1, frame_skip, A) of the running
-        episodes."""
+        """Frames (n, C, H, W, 3) and the actions between them (n, C - 1, frame_skip, A) of the running episodes."""
         if self._block:
             raise ValueError(f"agent: expected plans of whole blocks of {self._agent.frame_skip} actions")
         if self._agent.context == 1:

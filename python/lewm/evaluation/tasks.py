@@ -55,12 +55,10 @@ def draw_tasks(
     paper_episodes: int = PAPER_EPISODES,
     seed: int = 0,
 ) -> Tasks:
-    """Tasks for both protocols at once, drawn without replacement from all steps with ``goal_offset`` steps
-    after them.
+    """Tasks for both protocols, drawn without replacement from all steps with ``goal_offset`` steps after them.
 
-    The paper's protocol takes the first ``paper_episodes`` drawn; the strict one takes the first ``episodes``
-    that are not solved at the start. Tasks that are in neither are left out, so a run over all of them serves
-    both.
+    The paper's protocol takes the first ``paper_episodes`` drawn; the strict one the first ``episodes`` that are not
+    solved at the start. Tasks that are in neither are left out, so a run over all of them serves both.
 
     Goal frames are those of the file if they have the environment's frame size, else rendered.
 
