@@ -60,7 +60,7 @@ class GoalEnv(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
         render_mode: "rgb_array" or None; frames are RGB in either case.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc] - shared, as gymnasium's own are
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
         "render_modes": ["rgb_array"],
         "render_fps": 10,
     }
