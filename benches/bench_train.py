@@ -4,8 +4,8 @@
     python benches/bench_train.py --preset tiny
     python benches/bench_train.py --preset tiny --curves curves.csv    # 300 steps of each from the same weights
 
-Needs an environment with stable-worldmodel and transformers. Ours gets uint8 frames and normalises them in the step; the
-published side gets frames that are normalised floats already, as its data loader delivers them.
+Needs an environment with stable-worldmodel and transformers. Ours gets uint8 frames and normalises them in the step;
+the published side gets frames that are normalised floats already, as its data loader delivers them.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def published_step(config: TrainConfig, state: dict[str, Tensor], bf16: bool) ->
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
         optimizer.zero_grad()
-        return float(pred_loss), float(sigreg_loss)
+        return float(pred_loss.detach()), float(sigreg_loss.detach())
 
     return step
 

@@ -1,8 +1,9 @@
 """Batch-norm statistics for inference.
 
-The running averages that training keeps lag behind the weights: early on, the mean of the features moves further in ten
-steps than the features spread, and a model that normalises with yesterday's mean is useless today. They also see the
-predictor with dropout, inference sees it without. So before a model is judged or written, its statistics are taken anew.
+The running averages that training keeps lag behind the weights: early on, the mean of the features moves further in
+ten steps than the features spread, and a model that normalises with yesterday's mean is useless today. They also see
+the predictor with dropout, inference sees it without. So before a model is judged or written, its statistics are taken
+anew.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ class Trainer:
                 started = time.monotonic() - self.seconds
                 unhealthy = torch.full(
                     (), -1, device=self.ranks.device
-                )  # the first step whose loss was not finite
+                )  # first step whose loss is not finite
                 since, since_step = time.monotonic(), self.step
                 for batch in map(self._to_device, self._batches()):
                     metrics = self._train_step(batch)
@@ -181,25 +181,34 @@ class Trainer:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Losses and collapse diagnostics on held-out episodes, always the same windows; {} off rank 0."""
-        config = self.config
-        if self.val_data is None or not config.val_batches or not self.ranks.first:
+        if self.val_data is None or not self.config.val_batches or not self.ranks.first:
             return {}
-        count = min(len(self.val_data), config.val_batches * config.batch_size)
-        chosen = torch.randperm(len(self.val_data), generator=torch.Generator().manual_seed(config.seed))[
-            :count
-        ]
-        batches = [part.tolist() for part in chosen.split(config.batch_size)]
-        self.model.eval()
-        sums: dict[str, float] = {}
+        self.calibrate()
+        sums = {f"val_{key}": 0.0 for key in ("loss", "pred_loss", "sigreg_loss")}
         latents = []
-        for batch in loader(self.val_data, batches, workers=0, pin=False):
-            out = self._loss(self.model, batch, seed=_direction_seed(config.seed, 0))
+        for batch in self._fixed_batches(self.val_data, self.config.val_batches):
+            out = self._loss(self.model, batch, seed=_direction_seed(self.config.seed, 0))
             latents.append(out["latents"].flatten(0, 1))
-            for key in ("loss", "pred_loss", "sigreg_loss"):
-                sums[f"val_{key}"] = (
-                    sums.get(f"val_{key}", 0.0) + float(out[key]) * len(batch["action"]) / count
-                )
-        return sums | latent_diagnostics(torch.cat(latents))
+            for key in sums:
+                sums[key] += float(out[key.removeprefix("val_")])
+        return {key: value / len(latents) for key, value in sums.items()} | latent_diagnostics(
+            torch.cat(latents)
+        )
+
+    def calibrate(self) -> None:
+        """Takes the batch norms' statistics anew and leaves the model in evaluation mode."""
+        with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self._bf16):
+            calibrate(self.model, self._fixed_batches(self.train_data, _CALIBRATION_BATCHES))
+
+    def _fixed_batches(self, data: TrajectoryDataset, count: int) -> Iterator[dict[str, Tensor]]:
+        """Up to `count` batches on the device, the same windows at every call."""
+        size = min(len(data), self.config.batch_size)
+        order = WindowOrder(len(data), size, self.config.seed)
+        indices = [order.batch(number) for number in range(min(count, order.steps_per_epoch))]
+        return map(self._to_device, loader(data, indices, workers=0, pin=False))
+
+    def _to_device(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {key: value.to(self.ranks.device, non_blocking=True) for key, value in batch.items()}
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         rank, world = self.ranks.rank, self.ranks.world
