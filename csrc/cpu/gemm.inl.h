@@ -13,20 +13,26 @@ template <class Dot, int R>
 static void multiply(const char* a, std::int64_t stride, const char* panel, std::int64_t words, std::uint32_t* product,
                      std::int64_t product_stride) {
   using Vector = typename Dot::Vector;
+  // Every loop here unrolls completely, so that the sums stay in registers.
   Vector sum[R][kTileVectors];
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
     for (int v = 0; v < kTileVectors; ++v) sum[r][v] = Dot::zero();
   }
   // Every third row has a pointer, the other two are reached by the stride: what the address modes and registers allow.
   constexpr int kBases = (R + 2) / 3;
   const char* base[kBases];
+#pragma GCC unroll 16
   for (int i = 0; i < kBases; ++i) base[i] = a + 3 * i * stride;
   for (std::int64_t k = 0; k < words; ++k) {
     Vector weights[kTileVectors];
+#pragma GCC unroll 4
     for (int v = 0; v < kTileVectors; ++v) weights[v] = Dot::load(panel + v * kLanes * 4);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const Vector x = Dot::broadcast(base[r / 3] + (r % 3) * stride);
+#pragma GCC unroll 4
       for (int v = 0; v < kTileVectors; ++v) sum[r][v] = Dot::dot(sum[r][v], x, weights[v]);
     }
     panel += kTileColumns * 4;
@@ -38,6 +44,7 @@ static void multiply(const char* a, std::int64_t stride, const char* panel, std:
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
     for (int v = 0; v < kTileVectors; ++v) Dot::store(product + r * product_stride + v * kLanes, sum[r][v]);
   }
 }
