@@ -41,10 +41,8 @@ LEWM_INLINE F fnma(F a, F b, F c) { return _mm512_fnmadd_ps(a, b, c); }  // c - 
 LEWM_INLINE F max(F a, F b) { return _mm512_max_ps(a, b); }              // b where either is NaN
 LEWM_INLINE F min(F a, F b) { return _mm512_min_ps(a, b); }              // b where either is NaN
 // x brought into [-bound, bound]; what becomes of a NaN is unspecified.
-LEWM_INLINE F clamp_magnitude(F x, float bound) {
-  constexpr int kSmallerMagnitudeSignOfFirst = 0b0010;
-  return _mm512_range_ps(x, set(bound), kSmallerMagnitudeSignOfFirst);
-}
+// (vrangeps does it in one instruction, but waits for the old value of its destination on current Intel cores.)
+LEWM_INLINE F clamp_magnitude(F x, float bound) { return max(set(-bound), min(set(bound), x)); }
 LEWM_INLINE F round_nearest(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 LEWM_INLINE F scale_by_power_of_two(F x, F n) { return _mm512_scalef_ps(x, n); }  // x * 2^n, n integral
 LEWM_INLINE float sum(F x) { return _mm512_reduce_add_ps(x); }
