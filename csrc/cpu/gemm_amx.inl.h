@@ -1,21 +1,22 @@
-// GEMM on AMX tiles, with the packed weights of gemm.inl.h: a panel's 16 words x 16 columns are one tile of weights,
-// and 64 bytes of 16 rows one tile of input. Include after epilogue.inl.h.
+// GEMM on AMX tiles, with the packed weights of gemm.inl.h: a panel's 16 words
+// x 16 columns are one tile of weights, and 64 bytes of 16 rows one tile of
+// input. Include after epilogue.inl.h.
 //
-// The tile unit multiplies beside the vector units, so the epilogue of a block is spread over the steps of the next
-// one.
+// The tile unit multiplies beside the vector units, so the epilogue of a block
+// is spread over the steps of the next one.
 #pragma once
 
 #include <immintrin.h>
 
 namespace lewm::cpu::LEWM_SIMD {
 
-constexpr std::int64_t kTileHeight = 16;  // rows of a tile
-constexpr std::int64_t kBlockHeight =
-    2 * kTileHeight;  // rows of a block: two tiles of input, two of weights, four of sums
+constexpr std::int64_t kTileHeight = 16;                // rows of a tile
+constexpr std::int64_t kBlockHeight = 2 * kTileHeight;  // rows of a block: two tiles of input, two of weights,
+                                                        // four of sums
 static_assert(kTileColumns == 32);
 
-// Tiles 0, 1 and 2, 3 are the sums of the upper and lower rows, 4 and 5 the input's upper and lower rows, 6 and 7
-// weights.
+// Tiles 0, 1 and 2, 3 are the sums of the upper and lower rows, 4 and 5 the
+// input's upper and lower rows, 6 and 7 weights.
 struct alignas(64) TileConfig {
   std::uint8_t palette = 1;
   std::uint8_t start_row = 0;
@@ -55,24 +56,20 @@ struct TileInt8 {  // x unsigned, w signed
   }
 };
 
-// A block of sums whose epilogue is still to come, a few rows at a time.
+// A block of sums whose epilogue is still to come.
 class PendingBlock {
  public:
-  PendingBlock(Finish finish_rows, const float* x_scale, const PackedMatrix& w, const Epilogue& e, void* y,
+  PendingBlock(Finish finish_block, const float* x_scale, const PackedMatrix& w, const Epilogue& e, void* y,
                std::int64_t y_stride)
-      : finish_(finish_rows), x_scale_(x_scale), w_(w), e_(e), y_(y), y_stride_(y_stride) {}
+      : finish_(finish_block), x_scale_(x_scale), w_(w), e_(e), y_(y), y_stride_(y_stride) {}
 
   void set(const std::uint32_t* product, const Block& block) {
     product_ = product;
     block_ = block;
-    done_ = 0;
   }
-  LEWM_METHOD void advance(std::int64_t rows) {
-    const std::int64_t left = block_.rows - done_;
-    if (left <= 0) return;
-    const Block part = {block_.row + done_, rows < left ? rows : left, block_.column, block_.columns};
-    finish_(product_ + done_ * kTileColumns, kTileColumns, part, x_scale_, w_, e_, y_, y_stride_);
-    done_ += rows;
+  LEWM_METHOD void finish() {
+    if (block_.rows) finish_(product_, kTileColumns, block_, x_scale_, w_, e_, y_, y_stride_);
+    block_.rows = 0;
   }
 
  private:
@@ -84,14 +81,14 @@ class PendingBlock {
   std::int64_t y_stride_;
   const std::uint32_t* product_ = nullptr;
   Block block_ = {};
-  std::int64_t done_ = 0;
 };
 
-// product: [block rows, kTileColumns] (row stride in words) <- rows of a times one panel, with pending.advance()
-// between the steps. Lower: the block has more than kTileHeight rows.
-template <class Tile, bool Lower, class Pending>
+// product: [block rows, kTileColumns] (row stride in words) <- rows of a times
+// one panel; meanwhile() runs while the tile unit is still busy. Lower: the
+// block has more than kTileHeight rows.
+template <class Tile, bool Lower, class Meanwhile>
 LEWM_INLINE void multiply_tiles(const char* a, std::int64_t stride, const char* panel, std::int64_t steps,
-                                std::uint32_t* product, std::int64_t product_stride, Pending& pending) {
+                                std::uint32_t* product, std::int64_t product_stride, Meanwhile meanwhile) {
   constexpr std::int64_t kPanelRow = kTileColumns * 4, kTileBytes = 64;  // bytes
   const char* lower = a + kTileHeight * stride;
   _tile_zero(0);
@@ -100,7 +97,6 @@ LEWM_INLINE void multiply_tiles(const char* a, std::int64_t stride, const char* 
     _tile_zero(2);
     _tile_zero(3);
   }
-  const std::int64_t pace = (kBlockHeight + steps - 1) / steps;  // rows of the pending block per step
   for (std::int64_t s = 0; s < steps; ++s) {
     _tile_loadd(6, panel, kPanelRow);
     _tile_loadd(4, a + s * kTileBytes, stride);
@@ -113,8 +109,8 @@ LEWM_INLINE void multiply_tiles(const char* a, std::int64_t stride, const char* 
       Tile::template dot<3>();
     }
     panel += kTileHeight * kPanelRow;
-    pending.advance(pace);
   }
+  meanwhile();
   const std::int64_t row = product_stride * 4;
   _tile_stored(0, product, row);
   _tile_stored(1, product + kTileHeight, row);
@@ -137,7 +133,7 @@ class TileBlocks {
   TileBlocks& operator=(const TileBlocks&) = delete;
   LEWM_METHOD void operator()(const char* a, std::int64_t stride, const char* panel, std::int64_t words,
                               std::uint32_t* product, std::int64_t product_stride) const {
-    Nothing nothing;
+    const auto nothing = [] {};
     if (lower_) {
       multiply_tiles<TileBf16, true>(a, stride, panel, words / kTileHeight, product, product_stride, nothing);
     } else {
@@ -146,9 +142,6 @@ class TileBlocks {
   }
 
  private:
-  struct Nothing {
-    LEWM_METHOD void advance(std::int64_t) {}
-  };
   bool lower_;
 };
 
@@ -159,6 +152,7 @@ static void run_tiles(Rows x, std::int64_t rows, const PackedMatrix& w, const Ep
   const std::int64_t words = padded_k<Tile::kPrecision>(w.k) / Tile::kGroup;
   const std::int64_t stride = x.stride * 4 / Tile::kGroup;  // bytes
   PendingBlock pending(select_finish<Tile::kPrecision>(epilogue), x.scale, w, epilogue, y, y_stride);
+  const auto finish_pending = [&] { pending.finish(); };
   int turn = 0;
   // All whole blocks, then the rest with tiles of fewer rows.
   for (std::int64_t first = 0; first < rows;) {
@@ -175,9 +169,9 @@ static void run_tiles(Rows x, std::int64_t rows, const PackedMatrix& w, const Ep
         const char* a = static_cast<const char*>(x.data) + row * stride;
         std::uint32_t* product = products[turn];
         if (height > kTileHeight) {
-          multiply_tiles<Tile, true>(a, stride, panel, words / kTileHeight, product, kTileColumns, pending);
+          multiply_tiles<Tile, true>(a, stride, panel, words / kTileHeight, product, kTileColumns, finish_pending);
         } else {
-          multiply_tiles<Tile, false>(a, stride, panel, words / kTileHeight, product, kTileColumns, pending);
+          multiply_tiles<Tile, false>(a, stride, panel, words / kTileHeight, product, kTileColumns, finish_pending);
         }
         pending.set(product, {row, height, column, columns});
         turn ^= 1;
@@ -185,7 +179,7 @@ static void run_tiles(Rows x, std::int64_t rows, const PackedMatrix& w, const Ep
     }
     first = last;
   }
-  pending.advance(kBlockHeight);
+  finish_pending();
   _tile_release();
 }
 
