@@ -367,7 +367,7 @@ def test_a_model_is_evaluated_repeatably(
     first, again = (evaluate(model, episodes.path, **options) for _ in range(2))
     one, two = (result.seeds[0].outcomes["model"] for result in (first, again))
     np.testing.assert_array_equal(one.final_states, two.final_states)
-    assert first.settings["samples"] == 16 and first.settings["env"] == "lewm/TwoRoom-v0"
+    assert first.settings["planner"]["samples"] == 16 and first.settings["env"] == "lewm/TwoRoom-v0"
 
 
 def test_each_episode_is_planned_as_if_alone(model, env: TwoRoomEnv) -> None:
@@ -383,6 +383,22 @@ def test_each_episode_is_planned_as_if_alone(model, env: TwoRoomEnv) -> None:
     plan = planner.plan_latents(latents[1:2], goals[1:2], problem_ids=np.array([1]))
     expected = plan.actions[0].reshape(15, 2) * [0.5, 0.8] + [0.1, -0.2]
     np.testing.assert_allclose(actions[1], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_many_episodes_are_planned_in_parts_with_progress(model, env: TwoRoomEnv, monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+    frames = np.stack([env.render_state(state) for state in rng.uniform(21, 99, (5, 2))])
+    nothing, calls = np.zeros((5, 0, 5, 2), np.float32), []
+    results = []
+    for size in (25, 2):
+        monkeypatch.setattr("lewm.evaluation.agents._PROBLEMS_PER_CALL", size)
+        planner = lewm.Planner(model, seed=3, **OPTIONS)
+        agent = PlanningAgent(model, planner, replan_every=1, progress=lambda *call: calls.append(call))
+        agent.reset(frames[::-1].copy(), seed=0)
+        results.append([agent.act(np.arange(5), frames[:, None], nothing) for _ in range(2)])
+    np.testing.assert_array_equal(results[0], results[1])
+    assert calls[:2] == [(0, 5, 5), (1, 5, 5)]
+    assert calls[2:] == [(replan, done, 5) for replan in (0, 1) for done in (2, 4, 5)]
 
 
 def test_the_rest_of_a_plan_starts_the_next(model, env: TwoRoomEnv) -> None:

@@ -43,13 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_planner_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of planning, also those of other commands that evaluate."""
+    """The options of planning."""
     group = parser.add_argument_group("planner")
     group.add_argument("--samples", type=int, default=300, help="candidates (default: %(default)s)")
-    group.add_argument("--elites", type=int, default=30, help="kept of them (default: %(default)s)")
-    group.add_argument("--iterations", type=int, default=30, help="refinements (default: %(default)s)")
+    group.add_argument("--elites", type=int, help="kept of them (default: 30, at most the candidates)")
+    group.add_argument("--iterations", type=int, help="refinements (default: 30; 1 for predictive)")
     group.add_argument("--horizon", type=int, default=5, help="blocks looked ahead (default: %(default)s)")
-    group.add_argument("--method", default="cem", help="planner (default: %(default)s)")
+    group.add_argument("--method", default="cem", help="cem, icem, mppi or predictive (default: %(default)s)")
     group.add_argument("--replan-every", type=int, help="blocks executed of a plan (default: the horizon)")
     group.add_argument(
         "--context", type=int, default=1, help="frames shown to the model (default: %(default)s)"
@@ -62,7 +62,10 @@ def add_planner_arguments(parser: argparse.ArgumentParser) -> None:
 
 def planner_options(args: argparse.Namespace) -> dict[str, Any]:
     """What `lewm.Planner` is given of them."""
-    return {name: getattr(args, name) for name in _PLANNER_OPTIONS}
+    options = {name: getattr(args, name) for name in _PLANNER_OPTIONS}
+    if options["elites"] is None:
+        options["elites"] = min(30, max(1, args.samples))
+    return options
 
 
 def run(args: argparse.Namespace) -> int:
@@ -109,10 +112,10 @@ class ProgressBars:
         self._label = ""
 
     def __call__(self, label: str, done: int, total: int) -> None:
-        """``done`` of ``total`` steps of what ``label`` names."""
+        """``done`` of ``total`` of what ``label`` names."""
         if self._bar is None or label != self._label:
             self.close()
-            self._bar, self._label = tqdm(total=total, desc=label, unit="step"), label
+            self._bar, self._label = tqdm(total=total, desc=label), label
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:

@@ -266,12 +266,15 @@ def _read_actions(file: EpisodeFile) -> NDArray[np.float32]:
 
 
 def _free_memory() -> int:
-    """Bytes that may be allocated without swapping; 0 if the system does not say."""
+    """Bytes that this process may still allocate without swapping; 0 if the system does not say."""
     try:
-        with Path("/proc/meminfo").open() as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return 0
+    group = Path("/sys/fs/cgroup")
+    try:  # the limit of a container
+        limit = int((group / "memory.max").read_text())
+        return min(free, max(0, limit - int((group / "memory.current").read_text())))
+    except (OSError, ValueError):  # none, or "max"
+        return free

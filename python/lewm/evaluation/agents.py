@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 __all__ = ["Agent", "PlanningAgent", "RandomAgent"]
 
 Actions = NDArray[np.float32]
+
+_PROBLEMS_PER_CALL = 25
 
 
 class Agent(Protocol):
@@ -52,7 +55,7 @@ class RandomAgent:
 
 
 class PlanningAgent:
-    """A world model and a planner under model-predictive control: a replan is one call for all episodes.
+    """A world model and a planner under model-predictive control; episodes are planned in batches.
 
     Args:
         model: what `lewm.load` returns.
@@ -60,13 +63,20 @@ class PlanningAgent:
         replan_every: blocks executed of each plan; the whole horizon by default, as published. The rest of a plan is
             the next one's warm start.
         context: frames shown to the model, at most its history.
+        progress: called with (index of the replan, episodes planned, episodes to plan).
 
     Raises:
         ValueError: ``replan_every`` or ``context`` is out of range.
     """
 
     def __init__(
-        self, model: Any, planner: Any, *, replan_every: int | None = None, context: int = 1
+        self,
+        model: Any,
+        planner: Any,
+        *,
+        replan_every: int | None = None,
+        context: int = 1,
+        progress: Callable[[int, int, int], None] | None = None,
     ) -> None:
         horizon, history = planner.options["horizon"], model.config.history
         replan_every = horizon if replan_every is None else replan_every
@@ -78,6 +88,7 @@ class PlanningAgent:
         self.context = context
         self._model, self._planner = model, planner
         self._replan_every = replan_every
+        self._progress = progress
 
     def reset(self, goals: NDArray[np.uint8], seed: int) -> None:
         """See `Agent.reset`."""
@@ -87,17 +98,26 @@ class PlanningAgent:
 
     def act(self, rows: NDArray[np.intp], frames: NDArray[np.uint8], past: Actions) -> Actions:
         """See `Agent.act`."""
+        actions = []
+        for first in range(0, len(rows), _PROBLEMS_PER_CALL):
+            part = slice(first, first + _PROBLEMS_PER_CALL)
+            actions.append(self._plan(rows[part], frames[part], past[part]))
+            if self._progress is not None:
+                self._progress(self._plans, min(first + _PROBLEMS_PER_CALL, len(rows)), len(rows))
+        self._plans += 1
+        return np.concatenate(actions)
+
+    def _plan(self, rows: NDArray[np.intp], frames: NDArray[np.uint8], past: Actions) -> Actions:
         count, context = frames.shape[:2]
         latents = self._model.encode(frames.reshape(-1, *frames.shape[2:])).reshape(count, context, -1)
         plan = self._planner.plan_latents(
             latents,
             self._goals[rows],
             past_actions=self._model.standardise(past) if context > 1 else None,
-            warm_start=None if self._rest is None else self._rest[rows],
+            warm_start=self._rest[rows] if self._plans and self._rest is not None else None,
             problem_ids=rows,
             plan_index=self._plans,
         )
-        self._plans += 1
         self._keep_rest(rows, plan.actions[:, self._replan_every :])
         executed = self._model.environment_actions(plan.actions[:, : self._replan_every])
         return executed.reshape(count, -1, executed.shape[-1])

@@ -116,7 +116,7 @@ def evaluate(
         context: frames shown to the model.
         precision, threads: as for `lewm.load`, if ``model`` is a path.
         film: so many strict tasks of the first seed keep all their frames.
-        progress: called with (what runs, steps taken, steps).
+        progress: called with (what runs, done, total): episodes of a replan, or steps of an agent's episodes.
         planner: options of `lewm.Planner`, such as ``samples``, ``iterations``, ``horizon`` and ``method``.
 
     Raises:
@@ -129,17 +129,26 @@ def evaluate(
     kind = environment_class(env or _named_environment(file))
     environment = kind(image_size=int(model.config.image_size))
     _require_fit(model, environment)
+    first = lewm.Planner(
+        model, seed=seeds[0] if seeds else 0, **planner
+    )  # refuses bad options before any work
     settings = {
-        "replan_every": replan_every,
+        "planner": {"method": first.method, **first.options},
+        "replan_every": first.options["horizon"] if replan_every is None else replan_every,
         "context": context,
-        "precision": str(model.precision),
-        **planner,
+        "precision": model.precision,
     }
 
     def agents(seed: int) -> dict[str, Agent]:
         search = lewm.Planner(model, seed=seed, **planner)
         return {
-            "model": PlanningAgent(model, search, replan_every=replan_every, context=context),
+            "model": PlanningAgent(
+                model,
+                search,
+                replan_every=replan_every,
+                context=context,
+                progress=_plan_progress(progress, seed),
+            ),
             "random": RandomAgent(environment.action_space.low, environment.action_space.high),
         }
 
@@ -226,6 +235,12 @@ def _labelled(progress: Progress | None, label: str) -> Callable[[int, int], Non
     if progress is None:
         return None
     return lambda done, total: progress(label, done, total)
+
+
+def _plan_progress(progress: Progress | None, seed: int) -> Callable[[int, int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda replan, done, total: progress(f"seed {seed}, plan {replan + 1}", done, total)
 
 
 def _named_environment(file: EpisodeFile) -> str:
