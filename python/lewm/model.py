@@ -218,9 +218,8 @@ class Model:
         values = np.asarray(actions, np.float32)
         if values.shape[-2:] != (skip, dim):
             raise ValueError(f"actions: expected (..., {skip}, {dim}), got {values.shape}")
-        scale = self.action_scaling
-        if scale is not None:
-            values = (values - np.array(scale["mean"], np.float32)) / np.array(scale["std"], np.float32)
+        mean, std = self._action_mean_and_std()
+        values = (values - mean) / std
         return np.ascontiguousarray(values.reshape(*values.shape[:-2], self.config.block_dim), np.float32)
 
     def environment_actions(self, blocks: Any) -> NDArray[np.float32]:
@@ -233,10 +232,17 @@ class Model:
         if values.ndim == 0 or values.shape[-1] != self.config.block_dim:
             raise ValueError(f"blocks: expected (..., {self.config.block_dim}), got {values.shape}")
         values = values.reshape(*values.shape[:-1], self.config.frame_skip, self.config.action_dim)
-        scale = self.action_scaling
-        if scale is not None:
-            values = values * np.array(scale["std"], np.float32) + np.array(scale["mean"], np.float32)
+        mean, std = self._action_mean_and_std()
+        values = values * std + mean
         return np.ascontiguousarray(values, np.float32)
+
+    def _action_mean_and_std(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(action_dim,) each; 0 and 1 where actions reach the model as they are."""
+        scale = self.action_scaling
+        dim = self.config.action_dim
+        mean: NDArray[np.float32] = np.array(scale["mean"] if scale else [0.0] * dim, np.float32)
+        std: NDArray[np.float32] = np.array(scale["std"] if scale else [1.0] * dim, np.float32)
+        return mean, std
 
 
 def as_frames(name: str, frames: Any, lead: tuple[int | str, ...], size: int) -> NDArray[Any]:
