@@ -321,7 +321,7 @@ LEWM_API lewm_status lewm_planner_cost(lewm_planner* planner, const lewm_plan_re
 
 typedef struct lewm_background lewm_background;
 
-/* Starts the planning thread, placed like config->threads, and its helpers. */
+/* Starts the planning thread and the threads that share its work, all placed by config->threads. */
 LEWM_API lewm_status lewm_background_create(const lewm_model* model, const lewm_planner_config* config,
                                             lewm_background** background);
 /* Waits for the plan that is being made. */
