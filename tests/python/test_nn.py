@@ -13,6 +13,7 @@ from lewm.checkpoint import expected_shapes
 from lewm.nn import LeWM
 from lewm.nn.attention import attend
 from lewm.nn.batch_norm import BatchNorm
+from lewm.training.calibration import calibrate
 
 PUBLISHED_TENSORS = 303
 PUBLISHED_NUMBERS = 18_042_672
@@ -282,6 +283,30 @@ def test_batch_norm_is_torchs_without_a_group():
         torch.testing.assert_close(ours(x), theirs(x))
     for name, tensor in theirs.state_dict().items():
         torch.testing.assert_close(ours.state_dict()[name], tensor)
+
+
+def test_calibration_takes_the_statistics_of_the_batches_without_dropout():
+    model = small_model(dropout=0.5)
+    batches = [small_batch(windows=5), small_batch(windows=7)]
+    for parameter in model.predictor.parameters():
+        parameter.data.mul_(3)  # an out-of-date average would show
+    calibrate(model, batches)
+    assert not any(module.training for module in model.modules())
+    means, variances = [], []
+    with torch.no_grad():
+        for batch in batches:
+            features = model.projector.net[0](model.encoder(batch["pixels"].flatten(0, 1)))
+            means.append(features.mean(0))
+            variances.append(features.var(0))
+    norm = model.projector.net[1]
+    torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(norm.running_var, torch.stack(variances).mean(0), atol=1e-5, rtol=1e-4)
+    assert norm.momentum == 0.1
+    first = model.pred_proj.net[1].running_var.clone()
+    calibrate(model, batches)
+    torch.testing.assert_close(
+        model.pred_proj.net[1].running_var, first
+    )  # dropout would differ between calls
 
 
 def test_compiled_encoder_and_predictor_trace_without_breaks():

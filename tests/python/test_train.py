@@ -54,6 +54,9 @@ def test_a_run_writes_its_log_checkpoints_and_models(whole_run, data):
     for step in (4, 8, 12):
         assert rows[step]["val_loss"] > 0
         assert 1 <= rows[step]["effective_rank"] <= 8
+        assert (
+            rows[step]["val_sigreg_loss"] < 2 * rows[step]["sigreg_loss"]
+        )  # running averages would lag behind
     assert "val_loss" not in rows[5]
     assert rows[12]["lr"] < rows[2]["lr"]
     assert {path.name for path in (whole_run.folder / "checkpoints").iterdir()} == {"last.pt", "best.pt"}

@@ -64,6 +64,14 @@ class Ranks:
         dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self.control)
         return bool(votes.item())
 
+    def mean(self, values: dict[str, float]) -> dict[str, float]:
+        """The values, averaged over the ranks; every rank gets the same answer."""
+        if self.control is None:
+            return values
+        total = torch.tensor(list(values.values()), dtype=torch.float64)
+        dist.all_reduce(total, group=self.control)
+        return dict(zip(values, (total / self.world).tolist(), strict=True))
+
     def gather(self, value: object) -> list[object]:
         """The values of all ranks, in rank order, on every rank."""
         if self.control is None:

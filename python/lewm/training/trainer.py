@@ -58,6 +58,8 @@ class Trainer:
         self.seconds = 0.0
         self.best_val_loss = float("inf")
         self._bf16 = _use_bf16(config.precision, ranks.device)
+        self._clock = _Clock(0, 0.0)
+        self._unhealthy = torch.full((), -1, device=ranks.device)  # the first step whose loss is not finite
 
         torch.manual_seed(config.seed)
         self.model = self._make_model()
@@ -105,46 +107,50 @@ class Trainer:
 
         SIGINT and SIGTERM end the run after the step in progress, with a checkpoint: KeyboardInterrupt, SystemExit.
         """
-        config = self.config
         log = self._open_log()
+        self._clock = _Clock(self.step, self.seconds)
         try:
             with _deferred_signals() as signals:
-                started = time.monotonic() - self.seconds
-                unhealthy = torch.full(
-                    (), -1, device=self.ranks.device
-                )  # first step whose loss is not finite
-                since, since_step = time.monotonic(), self.step
                 for batch in map(self._to_device, self._batches()):
                     metrics = self._train_step(batch)
-                    unhealthy = torch.where(
-                        (unhealthy < 0) & ~metrics["loss"].isfinite(), self.step, unhealthy
-                    )
-                    self.step += 1
-                    self.seconds = time.monotonic() - started
+                    stop = self.ranks.any(signals.received is not None)
+                    ending = stop or self.step == self.steps
+                    row = self._measure(metrics, ending, validate=not stop)
                     if log:
                         log.advance()
-                    stop = self.ranks.any(signals.received is not None)
-                    last = stop or self.step == self.steps
-                    row: dict[str, float] = {}
-                    if last or self.step % config.log_every == 0:
-                        row = {key: float(value) for key, value in metrics.items()}
-                        rate = (self.step - since_step) / max(1e-9, time.monotonic() - since)
-                        row |= self._progress() | {"steps_per_second": rate}
-                        since, since_step = time.monotonic(), self.step
-                    due = last or self.step % config.checkpoint_every == 0
-                    if row or due:
-                        self._require_finite(int(unhealthy))
-                    if not stop and (self.step % config.val_every == 0 or self.step == self.steps):
-                        row |= self._progress() | self.validate()
-                    if row and log:
-                        log.write(row)
-                    if due or (config.keep_every and self.step % config.keep_every == 0):
+                        if row:
+                            log.write(row)
+                    if self._checkpoint_due(ending):
                         self._save(row.get("val_loss"))
                     if stop:
                         signals.end()
         finally:
             if log:
                 log.close()
+
+    def _measure(self, metrics: Mapping[str, Tensor], ending: bool, validate: bool) -> dict[str, float]:
+        """The log's row for the step just done, {} if none is due. Raises lewm.Error if a loss was not finite."""
+        config = self.config
+        row: dict[str, float] = {}
+        log_due = ending or self.step % config.log_every == 0
+        if log_due or self._checkpoint_due(ending):
+            self._require_finite()
+        if log_due:
+            row = self.ranks.mean({key: float(value) for key, value in metrics.items()})
+            row["steps_per_second"] = self._clock.rate(self.step)
+        if validate and (ending or self.step % config.val_every == 0):
+            row |= self.validate()
+        if row:
+            row |= {
+                "step": self.step,
+                "epoch": self.step / self.order.steps_per_epoch,
+                "seconds": self.seconds,
+            }
+        return row
+
+    def _checkpoint_due(self, ending: bool) -> bool:
+        every, keep = self.config.checkpoint_every, self.config.keep_every
+        return ending or self.step % every == 0 or (keep > 0 and self.step % keep == 0)
 
     def _train_step(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One optimiser step; returns loss, pred_loss, sigreg_loss, grad_norm and lr as scalars."""
@@ -158,8 +164,12 @@ class Trainer:
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        loss = out["loss"].detach()
+        self._unhealthy = torch.where((self._unhealthy < 0) & ~loss.isfinite(), self.step, self._unhealthy)
+        self.step += 1
+        self.seconds = self._clock.seconds()
         return {
-            "loss": out["loss"].detach(),
+            "loss": loss,
             "pred_loss": out["pred_loss"],
             "sigreg_loss": out["sigreg_loss"],
             "grad_norm": grad_norm,
@@ -216,17 +226,15 @@ class Trainer:
         pin = self.ranks.device.type == "cuda"
         return loader(self.train_data, indices, workers=self.config.workers, pin=pin)
 
-    def _progress(self) -> dict[str, float]:
-        return {"step": self.step, "epoch": self.step / self.order.steps_per_epoch, "seconds": self.seconds}
-
-    def _require_finite(self, unhealthy: int) -> None:
-        if unhealthy < 0:
+    def _require_finite(self) -> None:
+        """Raises lewm.Error, on all ranks, if the loss of any step so far was not finite."""
+        step = int(self._unhealthy)
+        if not self.ranks.any(step >= 0):
             return
         last = self.folder / LAST_CHECKPOINT
         kept = f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint was written before"
-        raise Error(
-            f"the loss of step {unhealthy + 1} is not finite; {kept}. A lower lr or precision=fp32 may help."
-        )
+        where = f"step {step + 1}" if step >= 0 else "another rank"
+        raise Error(f"the loss of {where} is not finite; {kept}. A lower lr or precision=fp32 may help.")
 
     # State
 
@@ -286,6 +294,22 @@ class Trainer:
             restore_rng(generators[self.ranks.rank], self.ranks.device)
         else:  # another number of ranks: fresh generators, so that no two ranks draw the same dropout
             torch.manual_seed(_rank_seed(self.config.seed, self.step, self.ranks.rank))
+
+
+class _Clock:
+    """Seconds of training over all resumptions, and steps per second since the last time asked."""
+
+    def __init__(self, step: int, seconds: float):
+        self._began = time.monotonic() - seconds
+        self._lap = (step, time.monotonic())
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def rate(self, step: int) -> float:
+        before, since = self._lap
+        self._lap = (step, time.monotonic())
+        return (step - before) / max(1e-9, self._lap[1] - since)
 
 
 class _Signals:
