@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import lewm
 from lewm.checkpoint import expected_shapes
 from lewm.nn import LeWM
-from lewm.nn.attention import attend
+from lewm.nn.attention import attend, self_attend
 from lewm.nn.batch_norm import BatchNorm
 from lewm.training.calibration import calibrate
 
@@ -153,6 +153,22 @@ def test_attention_formulations_agree(causal):
         results.append((out, *torch.autograd.grad(out, (q, k, v), upstream)))
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_packed_attention_formulations_agree():
+    torch.manual_seed(0)
+    qkv = torch.randn(3, 7, 3 * 2 * 5, dtype=torch.float64, requires_grad=True)
+    upstream = torch.randn(3, 7, 10, dtype=torch.float64)
+    results = []
+    for kind in ("matmul", "sdpa"):
+        out = self_attend(qkv, heads=2, kind=kind)
+        results.append((out, *torch.autograd.grad(out, qkv, upstream)))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    q, k, v = qkv.view(3, 7, 3, 2, 5).permute(2, 0, 3, 1, 4)
+    apart = attend(q, k, v, kind="matmul").transpose(1, 2).flatten(2)
+    torch.testing.assert_close(results[0][0], apart)
+    assert torch.autograd.gradcheck(lambda packed: self_attend(packed, 2, "matmul"), qkv)
 
 
 def test_loss_is_the_published_formula():

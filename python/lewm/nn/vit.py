@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lewm.nn.attention import attend
+from lewm.nn.attention import attend, self_attend
 
 __all__ = ["VisionTransformer"]
 
@@ -118,12 +118,13 @@ class _Attention(nn.Module):
 
     def forward(self, x: Tensor, cls_only: bool) -> Tensor:
         """x: (N, T, dim) -> (N, T, dim), or (N, 1, dim) for the CLS token's query alone."""
-        if cls_only:
-            (q,) = self._heads(self.attention.project(x[:, :1], ("query",)), 1)
-            k, v = self._heads(self.attention.project(x, ("key", "value")), 2)
-        else:
-            q, k, v = self._heads(self.attention.project(x, ("query", "key", "value")), 3)
-        mixed = attend(q, k, v, kind=self.kind)
+        if not cls_only:
+            return self.output(
+                self_attend(self.attention.project(x, ("query", "key", "value")), self.heads, self.kind)
+            )
+        (q,) = self._heads(self.attention.project(x[:, :1], ("query",)), 1)
+        k, v = self._heads(self.attention.project(x, ("key", "value")), 2)
+        mixed = attend(q, k, v, kind=self.kind)  # (N, heads, 1, dim / heads)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
