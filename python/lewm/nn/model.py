@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,8 @@ class LeWM(nn.Module):
         emb_dropout: float = 0.0,
         *,
         attention: str = "auto",
-        preprocessing: Mapping[str, Sequence[float]] | None = None,
-        action_scaling: Mapping[str, Sequence[float]] | None = None,
+        preprocessing: Mapping[str, Any] | None = None,
+        action_scaling: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         if attention not in ATTENTION_KINDS:

@@ -94,9 +94,10 @@ class _Block(nn.Module):
         self.mlp = _FeedForward(dim, mlp_dim, dropout)
         self.norm1 = nn.LayerNorm(dim, elementwise_affine=False, eps=_MODULATED_NORM_EPS)
         self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=_MODULATED_NORM_EPS)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
-        nn.init.zeros_(self.adaLN_modulation[1].weight)
-        nn.init.zeros_(self.adaLN_modulation[1].bias)
+        modulation = nn.Linear(dim, 6 * dim)
+        nn.init.zeros_(modulation.weight)
+        nn.init.zeros_(modulation.bias)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), modulation)
 
     def forward(self, x: Tensor, actions: Tensor) -> Tensor:
         modulation = self.adaLN_modulation(actions).chunk(6, dim=-1)

@@ -45,12 +45,14 @@ class _PatchEmbeddings(nn.Module):
         self.patch_size = patch_size
         self.projection = nn.Conv2d(3, dim, patch_size, stride=patch_size)
         nn.init.trunc_normal_(self.projection.weight, std=_INIT_STD)
+        assert self.projection.bias is not None
         nn.init.zeros_(self.projection.bias)
 
     def forward(self, pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """pixels: (N, H, W, 3) uint8, or (N, 3, H, W) float, normalised -> (N, patches, dim)."""
         p = self.patch_size
         weight, bias = self.projection.weight, self.projection.bias
+        assert bias is not None
         if pixels.dtype == torch.uint8:
             n, height, width, _ = pixels.shape
             patches = pixels.view(n, height // p, p, width // p, p, 3).transpose(2, 3)

@@ -45,9 +45,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def rng_state(device: torch.device) -> dict[str, Any]:
     """The states of the generators of torch (CPU and `device`), numpy and random."""
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    state = {
+    state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
-        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
+        "numpy": (kind, torch.from_numpy(np.asarray(keys, np.int64)), position, has_gauss, cached),
         "random": random.getstate(),
     }
     if device.type == "cuda":

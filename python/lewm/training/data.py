@@ -55,7 +55,7 @@ def loader(
     """Batches of these windows, in order, read ahead by `workers` processes, or by one thread when there are none."""
     source: DataLoader[dict[str, Tensor]] = DataLoader(
         dataset,
-        sampler=batches,  # type: ignore[arg-type] - a list of windows is one index, its batch one item
+        sampler=batches,  # a list of windows is one index, its batch one item
         batch_size=None,
         num_workers=workers,
         pin_memory=pin,
