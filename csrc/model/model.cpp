@@ -18,6 +18,26 @@ bool has(const cpu::Kernels& kernels, Precision precision) {
   return kernels.gemm[static_cast<int>(precision)].run != nullptr;
 }
 
+// The kernels keep a row of these widths on the stack.
+void check_widths(const Config& config) {
+  const struct {
+    const char* field;
+    std::int64_t width;
+  } widths[] = {{"encoder_dim", config.encoder_dim},
+                {"latent_dim", config.latent_dim},
+                {"projector_dim", config.projector_dim},
+                {"pred_proj_dim", config.pred_proj_dim},
+                {"predictor_dim", config.predictor_dim},
+                {"predictor_output_dim", config.predictor_output_dim},
+                {"predictor_heads * predictor_head_dim", config.predictor_heads * config.predictor_head_dim}};
+  for (const auto& [field, width] : widths) {
+    if (width > cpu::kMaxWidth) {
+      throw Error(Status::unsupported, std::string(field) + ": expected at most " + std::to_string(cpu::kMaxWidth) +
+                                           ", got " + std::to_string(width));
+    }
+  }
+}
+
 // In int8 mode the fine layers are bf16 where the instruction set has it.
 LayerPrecisions choose_precisions(const cpu::Kernels& kernels, Precision precision) {
   if (!has(kernels, precision)) {
@@ -115,6 +135,7 @@ std::shared_ptr<const Model> Model::create(const Config& config, const TensorSou
                                            const Preprocessing& preprocessing, ActionScaling scaling,
                                            Precision precision, cpu::Isa isa) {
   config.validate();
+  check_widths(config);
   check_scale("preprocessing", preprocessing.mean, preprocessing.std, 3);
   check_action_scaling(scaling, config.action_dim);
   const cpu::Kernels& kernels = cpu::kernels(isa);

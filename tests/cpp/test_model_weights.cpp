@@ -159,6 +159,15 @@ TEST(every_tensor_is_needed) {
   }
 }
 
+TEST(widths_beyond_the_kernels) {
+  Config config = small_config();
+  config.predictor_dim = lewm::cpu::kMaxWidth + 1;
+  CHECK_THROWS(make_model(config, naive::Tensors(), kScalar), Error, "predictor_dim: expected at most 8192, got 8193");
+  config = small_config();
+  config.predictor_heads = 1000;
+  CHECK_THROWS(make_model(config, naive::Tensors(), kScalar), Error, "predictor_heads * predictor_head_dim: expected");
+}
+
 TEST(tensors_that_do_not_fit) {
   const Config config = small_config();
   const naive::Tensors all = naive::random_weights(config, 2);
