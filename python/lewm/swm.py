@@ -56,8 +56,11 @@ class Solver:
         precision: str = "auto",
         **planner_options: Any,
     ) -> None:
-        is_path = isinstance(model, (str, PathLike))
-        self.model = lewm.load(model, precision=precision, device=device) if is_path else model
+        self.model: lewm.Model = (
+            lewm.load(model, precision=precision, device=device)
+            if isinstance(model, (str, PathLike))
+            else model
+        )
         self._settings = dict(
             method=method,
             samples=num_samples,

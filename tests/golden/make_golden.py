@@ -18,10 +18,10 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "python"))
 
-import published_model  # noqa: E402
+import published_model
 
-import golden  # noqa: E402
-import synthetic  # noqa: E402
+import golden
+import synthetic
 
 
 def make(case: str) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class CubeEnv(GoalEnv):
             224 px on.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}  # type: ignore[misc]
 
     env_id: ClassVar[str] = "lewm/Cube-v0"
     max_episode_steps: ClassVar[int] = 200

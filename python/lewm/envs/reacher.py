@@ -46,7 +46,7 @@ class ReacherEnv(GoalEnv):
             averages four drawn pixels for each of the frame; "auto" is "published" from 224 px on.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 25}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 25}  # type: ignore[misc]
 
     env_id: ClassVar[str] = "lewm/Reacher-v0"
     max_episode_steps: ClassVar[int] = 200

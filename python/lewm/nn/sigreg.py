@@ -18,7 +18,7 @@ from lewm.nn import sigreg_plain as plain
 try:
     from lewm import _core
 except ImportError:  # lewm used from its sources, without a build
-    _core = None
+    _core = None  # type: ignore[assignment]
 
 __all__ = ["SIGReg", "sigreg"]
 
