@@ -144,7 +144,7 @@ _TINY: dict[str, Any] = {
         "predictor_dim": 128,
         "predictor_output_dim": 128,
     },
-    "steps": 2000,
+    "steps": 1500,
     "batch_size": 64,
     "lr": 1e-3,
     "sigreg_weight": 0.05,
