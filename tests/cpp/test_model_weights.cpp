@@ -164,7 +164,7 @@ TEST(widths_beyond_the_kernels) {
   config.predictor_dim = lewm::cpu::kMaxWidth + 1;
   CHECK_THROWS(make_model(config, naive::Tensors(), kScalar), Error, "predictor_dim: expected at most 8192, got 8193");
   config = small_config();
-  config.predictor_heads = 1000;
+  config.predictor_heads = 2000;
   CHECK_THROWS(make_model(config, naive::Tensors(), kScalar), Error, "predictor_heads * predictor_head_dim: expected");
 }
 
