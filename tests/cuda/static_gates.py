@@ -44,9 +44,7 @@ def usage(source: Path, folder: Path) -> dict[str, dict[str, int]]:
     """Registers and spilled bytes of each kernel, "kernel sm_N" -> numbers; compiles for every architecture."""
     targets = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in ARCHITECTURES]
     ptx = f"-gencode=arch=compute_{ARCHITECTURES[-1]},code=compute_{ARCHITECTURES[-1]}"
-    report = nvcc(
-        "--threads=2", *targets, ptx, "-Xptxas=-v", "-c", str(source), "-o", str(folder / f"{source.stem}.o")
-    )
+    report = nvcc(*targets, ptx, "-Xptxas=-v", "-c", str(source), "-o", str(folder / f"{source.stem}.o"))
     found: dict[str, dict[str, int]] = {}
     name = ""
     for line in report.splitlines():
