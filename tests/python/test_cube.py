@@ -10,23 +10,11 @@ pytest.importorskip("ogbench")
 
 from gymnasium.utils.env_checker import check_env
 
+from drawing import needs_opengl
 from lewm.envs.cube import CubeEnv
 from lewm.envs.cube_scene import _merge_vertices
-from lewm.envs.reacher import ReacherEnv
-from lewm.errors import Error
 
 CUBE = slice(14, 17)
-
-
-def _drawing_works() -> bool:
-    try:
-        ReacherEnv(image_size=64).render_state(np.zeros(4))
-    except Error:
-        return False
-    return True
-
-
-needs_opengl = pytest.mark.skipif(not _drawing_works(), reason="neither EGL nor OSMesa works here")
 
 
 @pytest.fixture

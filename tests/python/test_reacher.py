@@ -15,21 +15,11 @@ pytest.importorskip("dm_control")
 
 from gymnasium.utils.env_checker import check_env
 
+from drawing import needs_opengl
 from lewm.envs import mujoco_rendering
 from lewm.envs.reacher import ReacherEnv
 from lewm.envs.reacher_policies import fingertip, joint_angles
 from lewm.errors import Error
-
-
-def _drawing_works() -> bool:
-    try:
-        ReacherEnv(image_size=64).render_state(np.zeros(4))
-    except Error:
-        return False
-    return True
-
-
-needs_opengl = pytest.mark.skipif(not _drawing_works(), reason="neither EGL nor OSMesa works here")
 
 
 @pytest.fixture
