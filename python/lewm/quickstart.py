@@ -8,7 +8,6 @@ Each stage leaves its result in the folder, and is skipped or taken up where it 
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import shutil
 import time
@@ -22,15 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 import lewm
-from lewm.checkpoint.atomic import replace_file
+from lewm.checkpoint.atomic import replace_file, write_file
 from lewm.data.collection import collect
 from lewm.envs import environment_class
 from lewm.evaluation import Evaluation, evaluate, format_table, write_report
+from lewm.figures import new_figure, png
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from matplotlib.figure import Figure
 
 __all__ = ["QuickstartResult", "Settings", "quickstart"]
 
@@ -175,7 +174,7 @@ def _hold_settings(path: Path, settings: Settings) -> None:
                 f"{path.parent}: holds a quickstart with other settings; choose another folder or remove it"
             )
         return
-    _write(path, now.encode())
+    write_file(path, now.encode())
 
 
 class _Clock:
@@ -193,18 +192,13 @@ class _Clock:
             yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - started
-            _write(self._path, json.dumps(self.seconds).encode())
+            write_file(self._path, json.dumps(self.seconds).encode())
 
 
 def _labelled(progress: Progress | None, label: str) -> Callable[[int, int], None] | None:
     if progress is None:
         return None
     return lambda done, total: progress(label, done, total)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with replace_file(path) as file:
-        file.write(data)
 
 
 # ---- the report ----------------------------------------------------------------------------------------------
@@ -221,9 +215,9 @@ def _write_files(
     finally:
         env.close()
     metrics = read_metrics(out / "run" / "metrics.csv")
-    _write(out / "loss.png", _loss_picture(metrics))
-    _write(out / "plan.png", _plan_picture(result, int(model.config.frame_skip)))
-    _write(out / "report.md", _report(settings, result, metrics, seconds).encode())
+    write_file(out / "loss.png", _loss_picture(metrics))
+    write_file(out / "plan.png", _plan_picture(result, int(model.config.frame_skip)))
+    write_file(out / "report.md", _report(settings, result, metrics, seconds).encode())
 
 
 def _report(
@@ -276,7 +270,7 @@ Last row: prediction loss {last["pred_loss"]:.4f}, SIGReg {last["sigreg_loss"]:.
 
 
 def _loss_picture(metrics: list[dict[str, float]]) -> bytes:
-    figure = _figure(9.0, 3.2)
+    figure = new_figure(9.0, 3.2)
     left, right = figure.subplots(1, 2)
     for axis, name, title in ((left, "pred_loss", "prediction loss"), (right, "sigreg_loss", "SIGReg")):
         for key, label in ((name, "training"), (f"val_{name}", "validation")):
@@ -290,7 +284,7 @@ def _loss_picture(metrics: list[dict[str, float]]) -> bytes:
         axis.set_yscale("log")
         axis.grid(alpha=0.3)
         axis.legend()
-    return _png(figure)
+    return png(figure)
 
 
 def _plan_picture(result: Evaluation, frame_skip: int) -> bytes:
@@ -299,7 +293,7 @@ def _plan_picture(result: Evaluation, frame_skip: int) -> bytes:
     outcome = first.outcomes["model"]
     strips = {row: _block_frames(frames, frame_skip) for row, frames in outcome.films.items()}
     columns = 1 + max(len(strip) for strip in strips.values())
-    figure = _figure(1.2 * columns, 1.45 * len(strips))
+    figure = new_figure(1.2 * columns, 1.45 * len(strips))
     axes = figure.subplots(len(strips), columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -309,26 +303,10 @@ def _plan_picture(result: Evaluation, frame_skip: int) -> bytes:
             axis.set_title("start" if step == 0 else f"step {step}", fontsize=7)
         line[-1].imshow(first.tasks.goal_frames[row])
         line[-1].set_title("goal: reached" if outcome.success[row] else "goal: missed", fontsize=7)
-    return _png(figure)
+    return png(figure)
 
 
 def _block_frames(frames: list[NDArray[np.uint8]], frame_skip: int) -> list[tuple[int, NDArray[np.uint8]]]:
     """(step, frame) at the first step, after each block and at the end."""
     steps = sorted({*range(0, len(frames), frame_skip), len(frames) - 1})
     return [(step, frames[step]) for step in steps]
-
-
-def _figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches, that needs no display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=120, format="png")
-    return buffer.getvalue()

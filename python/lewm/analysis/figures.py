@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,23 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lewm.analysis.geometry import principal_plane
+from lewm.figures import new_figure, png
 
 __all__ = ["latent_plane", "strip", "surprise_curves"]
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=110, format="png")
-    return buffer.getvalue()
 
 
 def latent_plane(latents: NDArray[np.float32], columns: Mapping[str, NDArray[Any]], most: int = 6) -> bytes:
@@ -44,7 +29,7 @@ def latent_plane(latents: NDArray[np.float32], columns: Mapping[str, NDArray[Any
     ][:most]
     across = max(1, min(3, len(values)))
     down = max(1, -(-len(values) // across))
-    figure = _figure(3.6 * across, 3.2 * down)
+    figure = new_figure(3.6 * across, 3.2 * down)
     axes = figure.subplots(down, across, squeeze=False).ravel()
     for axis in axes[len(values) :]:
         axis.set_axis_off()
@@ -54,7 +39,7 @@ def latent_plane(latents: NDArray[np.float32], columns: Mapping[str, NDArray[Any
         axis.set_title(title, fontsize=9)
         axis.set_xlabel(f"component 1 ({share[0]:.0%} of the variance)", fontsize=8)
         axis.set_ylabel(f"component 2 ({share[1]:.0%})", fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def surprise_curves(surprises: Mapping[str, NDArray[np.float32]], perturbed_frame: int) -> bytes:
@@ -64,7 +49,7 @@ def surprise_curves(surprises: Mapping[str, NDArray[np.float32]], perturbed_fram
         surprises: variant -> (N, T); entry t belongs to frame t + 1.
         perturbed_frame: the first frame that shows the perturbation.
     """
-    figure = _figure(7.0, 3.6)
+    figure = new_figure(7.0, 3.6)
     axis = figure.subplots()
     for name, values in surprises.items():
         frames = np.arange(1, values.shape[1] + 1)
@@ -76,13 +61,13 @@ def surprise_curves(surprises: Mapping[str, NDArray[np.float32]], perturbed_fram
     axis.set_xlabel("frame (blocks)")
     axis.set_ylabel("surprise (squared error of the predicted latent)")
     axis.legend()
-    return _png(figure)
+    return png(figure)
 
 
 def strip(rows: Sequence[tuple[str, NDArray[np.uint8]]]) -> bytes:
     """Rows of frames (T, H, W, 3) under each other, labelled: real against imagined."""
     length = max(len(frames) for _, frames in rows)
-    figure = _figure(1.3 * length + 0.8, 1.4 * len(rows))
+    figure = new_figure(1.3 * length + 0.8, 1.4 * len(rows))
     axes = figure.subplots(len(rows), length, squeeze=False)
     for line, (label, frames) in zip(axes, rows, strict=True):
         for t, axis in enumerate(line):
@@ -93,4 +78,4 @@ def strip(rows: Sequence[tuple[str, NDArray[np.uint8]]]) -> bytes:
             else:
                 axis.set_axis_off()
         line[0].set_ylabel(label, fontsize=9)
-    return _png(figure)
+    return png(figure)

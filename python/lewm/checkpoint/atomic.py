@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["replace_file"]
+__all__ = ["replace_file", "write_file"]
 
 
 @contextmanager
@@ -32,6 +32,16 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(target.parent)
+
+
+def write_file(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes ``data`` as the whole of ``path``, by `replace_file`; the folder must exist.
+
+    Raises:
+        OSError: the folder is missing or not writable, or the disk is full.
+    """
+    with replace_file(path) as file:
+        file.write(data)
 
 
 def _sync_folder(folder: Path) -> None:

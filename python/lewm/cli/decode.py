@@ -11,7 +11,7 @@ import lewm
 from lewm.analysis.decoder import train_decoder
 from lewm.analysis.figures import strip
 from lewm.analysis.latents import encode_episodes
-from lewm.checkpoint.atomic import replace_file
+from lewm.checkpoint.atomic import write_file
 from lewm.cli.eval import ProgressBars
 from lewm.data.episode_file import EpisodeFile
 
@@ -59,8 +59,7 @@ def run(args: argparse.Namespace) -> int:
             ("decoded", decoder.decode(latents)),
             ("imagined", decoder.decode(imagined)),
         ]
-    with replace_file(args.out) as file:
-        file.write(strip(rows))
+    write_file(args.out, strip(rows))
     print(args.out)
     return 0
 

@@ -20,7 +20,7 @@ from lewm.analysis.probe import (
     split_episodes,
     standardised_targets,
 )
-from lewm.checkpoint.atomic import replace_file
+from lewm.checkpoint.atomic import write_file
 from lewm.cli.eval import ProgressBars
 
 
@@ -81,9 +81,10 @@ def run(args: argparse.Namespace) -> int:
     settings = {name: str(value) for name, value in vars(args).items() if name != "command"}
     results = {"settings": settings, "frames": len(data.latents), "geometry": geometry}
     results["scores"] = [score.row() for score in scores]
-    _write(args.out / "probe.json", json.dumps(results, indent=2).encode() + b"\n")
-    _write(args.out / "probe.csv", _csv(scores).encode())
-    _write(args.out / "latents.png", latent_plane(data.latents, data.columns))
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_file(args.out / "probe.json", json.dumps(results, indent=2).encode() + b"\n")
+    write_file(args.out / "probe.csv", _csv(scores).encode())
+    write_file(args.out / "latents.png", latent_plane(data.latents, data.columns))
     print(f"{args.out}: probe.json, probe.csv, latents.png")
     return 0
 
@@ -142,9 +143,3 @@ def _csv(scores: list[ProbeScore]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replace_file(path) as file:
-        file.write(data)

@@ -10,7 +10,7 @@ from pathlib import Path
 import lewm
 from lewm.analysis.figures import surprise_curves
 from lewm.analysis.surprise import PairedTest, surprise_test
-from lewm.checkpoint.atomic import replace_file
+from lewm.checkpoint.atomic import write_file
 from lewm.cli.eval import ProgressBars
 from lewm.envs import environment_class
 
@@ -67,8 +67,7 @@ def run(args: argparse.Namespace) -> int:
         ("surprise.json", json.dumps(results, indent=2).encode() + b"\n"),
         ("surprise.png", surprise_curves(surprises, perturbed_frame=args.blocks // 2)),
     ):
-        with replace_file(args.out / name) as file:
-            file.write(data)
+        write_file(args.out / name, data)
     print(f"{args.out}: surprise.json, surprise.png")
     return 0
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lewm.checkpoint.atomic import replace_file
+from lewm.checkpoint.atomic import write_file
 from lewm.envs import GoalEnv
 from lewm.evaluation.protocols import Evaluation
 from lewm.evaluation.tasks import PROTOCOLS
+from lewm.figures import new_figure, png
 
 __all__ = ["format_table", "write_report"]
 
@@ -31,13 +32,13 @@ def write_report(evaluation: Evaluation, env: GoalEnv, folder: str | Path) -> li
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "results.json", folder / "episodes.csv", folder / "episodes.png"]
-    _write(written[0], json.dumps(evaluation.as_dict(), indent=2).encode() + b"\n")
-    _write(written[1], _episodes_csv(evaluation).encode())
-    _write(written[2], _picture(evaluation, env))
+    write_file(written[0], json.dumps(evaluation.as_dict(), indent=2).encode() + b"\n")
+    write_file(written[1], _episodes_csv(evaluation).encode())
+    write_file(written[2], _picture(evaluation, env))
     films = evaluation.seeds[0].outcomes["model"].films if "model" in evaluation.agents else {}
     if films:
         written.append(folder / "episodes.gif")
-        _write(written[-1], _film(evaluation, films))
+        write_file(written[-1], _film(evaluation, films))
     return written
 
 
@@ -51,11 +52,6 @@ def format_table(evaluation: Evaluation) -> str:
         cells = [str(evaluation.rate(agent, protocol)) for agent in evaluation.agents]
         lines.append(f"| {protocol} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with replace_file(path) as file:
-        file.write(data)
 
 
 def _episodes_csv(evaluation: Evaluation) -> str:
@@ -85,15 +81,11 @@ def _episodes_csv(evaluation: Evaluation) -> str:
 
 def _picture(evaluation: Evaluation, env: GoalEnv) -> bytes:
     """Start, goal and end of some strict tasks, a row each."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     result = evaluation.seeds[0]
     agent = evaluation.agents[0]
     outcome = result.outcomes[agent]
     rows = np.flatnonzero(result.tasks.strict)[:_PICTURED]
-    figure = Figure(figsize=(6.0, 2.1 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6.0, 2.1 * len(rows))
     axes = figure.subplots(len(rows), 3, squeeze=False)
     for line, row in zip(axes, rows, strict=True):
         verdict = f"reached in {outcome.steps[row]} steps" if outcome.success[row] else "not reached"
@@ -106,9 +98,7 @@ def _picture(evaluation: Evaluation, env: GoalEnv) -> bytes:
             axis.imshow(frame)
             axis.set_title(title, fontsize=9)
             axis.set_axis_off()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=110, format="png")
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _film(evaluation: Evaluation, films: dict[int, list[NDArray[np.uint8]]]) -> bytes:
