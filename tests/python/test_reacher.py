@@ -1,5 +1,6 @@
 """Reacher: dm_control's arm, states in and out, pictures of the right state, and policies that reach goals."""
 
+import importlib.util
 import math
 import multiprocessing
 import os
@@ -222,3 +223,17 @@ def test_nothing_to_draw_with_names_the_packages(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("DISPLAY", raising=False)
     with pytest.raises(Error, match="libegl1"):
         mujoco_rendering.gl_backend.__wrapped__()
+
+
+@needs_opengl
+@pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="triton comes with CUDA builds of torch"
+)
+def test_triton_can_be_used_after_drawing() -> None:
+    code = (
+        "import numpy, lewm.envs.reacher as r\n"
+        "r.ReacherEnv(image_size=64).render_state(numpy.zeros(4))\n"
+        "import triton, triton.language\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, f"exit status {result.returncode}: {result.stderr}"

@@ -10,6 +10,7 @@ second of two ``mujoco.Renderer`` objects may otherwise read the first one's pic
 from __future__ import annotations
 
 import atexit
+import contextlib
 import copy
 import ctypes
 import ctypes.util
@@ -51,9 +52,10 @@ def gl_backend() -> str:
         lewm.Error: nothing works, with what to install; or ``MUJOCO_GL`` has a value that cannot draw.
     """
     wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
+    if wanted and wanted not in _CONTEXT_MODULES:
+        raise Error(f"MUJOCO_GL: expected one of {sorted(_CONTEXT_MODULES)} to draw, got {wanted!r}")
+    _load_triton_first()
     if wanted:
-        if wanted not in _CONTEXT_MODULES:
-            raise Error(f"MUJOCO_GL: expected one of {sorted(_CONTEXT_MODULES)} to draw, got {wanted!r}")
         return wanted
     if sys.platform == "darwin":
         found = "cgl"
@@ -69,6 +71,16 @@ def gl_backend() -> str:
         raise Error(f"MuJoCo cannot draw here: neither EGL nor OSMesa works; {_INSTALL_HINT}")
     os.environ["MUJOCO_GL"] = found
     return found
+
+
+def _load_triton_first() -> None:
+    """Imports triton, where it is installed, before OpenGL.
+
+    Mesa's software renderer brings LLVM as a shared library and triton (with a CUDA build of torch) brings its own;
+    the process crashes where triton is loaded second, as torch does at its first optimizer.
+    """
+    with contextlib.suppress(ImportError):
+        importlib.import_module("triton")
 
 
 def _egl_has_device() -> bool:
