@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lewm.checkpoint import read_checkpoint
-from lewm.checkpoint.contents import IMAGENET, scaling
+from lewm.checkpoint.contents import IMAGENET, Checkpoint, scaling
 from lewm.config import LeWMConfig
 from lewm.nn.attention import ATTENTION_KINDS
 from lewm.nn.batch_norm import BatchNorm
@@ -97,12 +97,13 @@ class LeWM(nn.Module):
         )
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, **kwargs: Any) -> LeWM:
-        """The model in a published folder, a `.pt` file beside its config.json, or a deployment `.safetensors`.
+    def from_checkpoint(cls, path: str | Path | Checkpoint, **kwargs: Any) -> LeWM:
+        """The model in a published folder, a `.pt` file beside its config.json, or a deployment `.safetensors`; or in
+        a checkpoint in memory.
 
         `kwargs` go to the constructor. In evaluation mode, on the CPU. Raises what `lewm.load` raises.
         """
-        checkpoint = read_checkpoint(path)
+        checkpoint = path if isinstance(path, Checkpoint) else read_checkpoint(path)
         kwargs.setdefault("preprocessing", checkpoint.preprocessing)
         kwargs.setdefault("action_scaling", checkpoint.action_scaling)
         model = cls(checkpoint.config, **kwargs)
