@@ -157,6 +157,14 @@ nb::dict options_to_dict(const PlannerOptions& options) {
   return values;
 }
 
+// The options in effect, defaults included, after the checks of a planner's construction.
+nb::dict checked_options(const std::string& method, const nb::dict& values, std::int64_t block_dim,
+                         std::int64_t action_dim) {
+  const PlannerOptions options = options_from(method, values);
+  check_options(options, block_dim, action_dim);
+  return options_to_dict(options);
+}
+
 std::shared_ptr<PlannerHandle> create_planner(const ModelHandle& model, const std::string& method,
                                               const nb::dict& values, nb::object cost, int threads) {
   PlannerOptions options = options_from(method, values);
@@ -356,6 +364,8 @@ std::optional<std::tuple<float, std::int64_t, double>> current(ControllerHandle&
 }  // namespace
 
 void bind_planner(nb::module_& module) {
+  module.def("planner_options", &checked_options, nb::arg("method"), nb::arg("options"), nb::arg("block_dim"),
+             nb::arg("action_dim"));
   nb::class_<Request>(module, "Request")
       .def(
           "__init__",

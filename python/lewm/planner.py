@@ -20,6 +20,7 @@ __all__ = ["CostFunction", "Plan", "Planner"]
 CostFunction = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], Any]
 """(latents (n, H, D), actions (n, H, A), goal (D,)) -> costs (n,); smaller is better."""
 
+_BACKENDS = ("core", "torch")
 _METHODS = {"cem": "cem", "icem": "icem", "mppi": "mppi", "predictive": "predictive_sampling"}
 _COSTS = ("final", "sum", "discounted")
 
@@ -71,9 +72,13 @@ class Planner:
             threads with a part of the candidates each.
         discount: per step, of cost="discounted".
         action_penalty: times a candidate's squared standardised actions, added to its cost.
+        backend: "core", the compiled one, or "torch": the same searches on the same noise, with the model as a torch
+            module; slower, but it runs wherever torch does.
+        device: backend="torch": any device of torch; None: the first accelerator that torch has, else the CPU.
 
     Raises:
         ValueError: an option is out of range; the message names it. TypeError: an option is of another type.
+        ImportError: backend="torch" without torch. lewm.Error: torch does not have the device.
     """
 
     def __init__(
@@ -98,6 +103,8 @@ class Planner:
         cost: str | CostFunction = "final",
         discount: float | None = None,
         action_penalty: float | None = None,
+        backend: str = "core",
+        device: str | None = None,
     ) -> None:
         if not isinstance(model, Model):
             raise TypeError(f"model: expected a lewm.Model, got {type(model).__name__}")
@@ -129,14 +136,16 @@ class Planner:
         self._given = {name: value for name, value in given.items() if value is not None}
         self._cost = _checked_cost(cost) if callable(cost) else None
         self._threads = model.threads if threads is None else thread_count(threads)
+        self._backend, self._network = _backend(backend, device, model, threads)
         self._growing = threading.Lock()
         self._core = self._create(problems=1)
 
     def _create(self, problems: int) -> _core.Planner:
         options = self._given | {"problems": problems}
-        return _core.Planner.create(
-            self._model._core, _METHODS[self._method], options, self._cost, self._threads
+        planner: _core.Planner = self._backend.Planner.create(
+            self._network, _METHODS[self._method], options, self._cost, self._threads
         )
+        return planner
 
     def _core_for(self, problems: int) -> _core.Planner:
         """The core's planner, with memory for a batch of this size."""
@@ -284,7 +293,7 @@ class Planner:
         goal = finite("goal", as_array("goal", goal, np.float32, (problems, config.latent_dim)))
         shape = (problems, "S", self.horizon, config.block_dim)
         actions = finite("actions", as_array("actions", actions, np.float32, shape))
-        request = _core.Request(past, None, None, 0, math.inf)
+        request = self._backend.Request(past, None, None, 0, math.inf)
         costs = np.empty(actions.shape[:2], np.float32)
         self._core_for(problems).evaluate(latents, goal, actions, request, costs)
         return costs
@@ -319,7 +328,9 @@ class Planner:
         index = _integer("plan_index", plan_index)
         if index is None or not 0 <= index < 2**32:
             raise ValueError(f"plan_index: expected 0..2^32 - 1, got {plan_index!r}")
-        return _core.Request(past, warm_start, problem_ids, index, seconds("deadline", deadline))
+        deadline = seconds("deadline", deadline)
+        request: _core.Request = self._backend.Request(past, warm_start, problem_ids, index, deadline)
+        return request
 
     def _finish(
         self,
@@ -336,11 +347,34 @@ class Planner:
         actions, std = np.empty(shape, np.float32), np.empty(shape, np.float32)
         cost, elite_cost = np.empty(problems, np.float32), np.empty(problems, np.float32)
         chosen = np.full((problems, elites), -1, np.int32)
-        out = _core.Result(actions, cost, elite_cost, std, chosen if elites else None)
+        out = self._backend.Result(actions, cost, elite_cost, std, chosen if elites else None)
         iterations, elapsed = plan(start, goal, request, out)
         if batched:
             return Plan(actions, cost, iterations, elapsed, elite_cost, std, chosen)
         return Plan(actions[0], float(cost[0]), iterations, elapsed, float(elite_cost[0]), std[0], chosen[0])
+
+
+def _backend(name: str, device: str | None, model: Model, threads: int | None) -> tuple[Any, Any]:
+    """What has Planner, Request and Result, and the model as its Planner takes it."""
+    if name == "core":
+        if device is not None:
+            raise ValueError(
+                f"device: expected None with backend='core' (lewm.load takes one), got {device!r}"
+            )
+        return _core, model._core
+    if name != "torch":
+        raise ValueError(f"backend: expected one of {', '.join(_BACKENDS)}, got {name!r}")
+    if threads is not None:
+        raise ValueError(
+            f"threads: expected None with backend='torch' (it has its own setting), got {threads}"
+        )
+    try:
+        from lewm.nn import planner
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError("backend='torch' needs torch: pip install 'lewm[train]'") from error
+    return planner, planner.Network(model.checkpoint(), model.precision, device)
 
 
 def as_array_lead(name: str, value: Any) -> NDArray[np.float32]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,15 +24,31 @@ GOAL_LATENTS = synthetic.uniform(1, "goal", (8, D))
 PAST = synthetic.uniform(1, "past", (8, 2, A))
 SIZES: dict[str, Any] = {"samples": 60, "elites": 6, "iterations": 4, "horizon": H}
 
+Make = Callable[..., lewm.Planner]
+
 
 @pytest.fixture(scope="module")
 def model() -> lewm.Model:
     return lewm.Model.from_checkpoint(Checkpoint(CONFIG, synthetic.state(CONFIG)), "fp32", 2)
 
 
+@pytest.fixture(scope="module", params=["core", "torch"])
+def backend(request: pytest.FixtureRequest) -> str:
+    if request.param == "torch":
+        pytest.importorskip("torch")
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def planner(model: lewm.Model) -> lewm.Planner:
-    return lewm.Planner(model, **SIZES)
+def make(backend: str) -> Make:
+    """lewm.Planner of a backend, on the CPU."""
+    options = {"backend": "torch", "device": "cpu"} if backend == "torch" else {}
+    return functools.partial(lewm.Planner, **options)
+
+
+@pytest.fixture(scope="module")
+def planner(model: lewm.Model, make: Make) -> lewm.Planner:
+    return make(model, **SIZES)
 
 
 def test_a_plan_is_what_it_says(model: lewm.Model, planner: lewm.Planner) -> None:
@@ -52,9 +70,12 @@ def test_plans_from_frames_and_from_latents_are_one(model: lewm.Model, planner: 
 
 
 @pytest.mark.parametrize("method", ["cem", "icem", "mppi", "predictive"])
-def test_the_same_bytes_for_any_threads_and_any_batch(model: lewm.Model, method: str) -> None:
-    batch = lewm.Planner(model, method, **SIZES, threads=2).plan(FRAMES, GOALS)
-    alone = lewm.Planner(model, method, **SIZES, threads=1)
+def test_the_same_bytes_for_any_threads_and_any_batch(
+    model: lewm.Model, method: str, make: Make, backend: str
+) -> None:
+    two, one = ({"threads": 2}, {"threads": 1}) if backend == "core" else ({}, {})
+    batch = make(model, method, **SIZES, **two).plan(FRAMES, GOALS)
+    alone = make(model, method, **SIZES, **one)
     for b in range(8):
         plan = alone.plan(FRAMES[b], GOALS[b])
         assert plan.actions.tobytes() == batch.actions[b].tobytes()
@@ -62,11 +83,11 @@ def test_the_same_bytes_for_any_threads_and_any_batch(model: lewm.Model, method:
         np.testing.assert_array_equal(plan.elites, batch.elites[b])
 
 
-def test_seeds_indices_and_ids_draw_other_noise(model: lewm.Model, planner: lewm.Planner) -> None:
+def test_seeds_indices_and_ids_draw_other_noise(model: lewm.Model, planner: lewm.Planner, make: Make) -> None:
     expected = planner.plan(FRAMES[0], GOALS[0]).actions
     assert np.array_equal(planner.plan(FRAMES[0], GOALS[0]).actions, expected)
     others = [
-        lewm.Planner(model, **SIZES, seed=1).plan(FRAMES[0], GOALS[0]),
+        make(model, **SIZES, seed=1).plan(FRAMES[0], GOALS[0]),
         planner.plan(FRAMES[0], GOALS[0], plan_index=1),
     ]
     for other in others:
@@ -86,10 +107,10 @@ def test_context_frames_and_their_blocks_count(model: lewm.Model, planner: lewm.
     assert frames.actions.tobytes() == stacked.actions[0].tobytes()
 
 
-def test_bounds_hold_and_a_warm_start_is_kept_at_no_iterations_cost(model: lewm.Model) -> None:
-    bounded = lewm.Planner(model, **SIZES, bounds=(-0.3, [0.2, 0.1])).plan(FRAMES[0], GOALS[0]).actions
+def test_bounds_hold_and_a_warm_start_is_kept_at_no_iterations_cost(model: lewm.Model, make: Make) -> None:
+    bounded = make(model, **SIZES, bounds=(-0.3, [0.2, 0.1])).plan(FRAMES[0], GOALS[0]).actions
     assert bounded.min() >= -0.3 and (bounded.reshape(H, 5, 2).max((0, 1)) <= [0.2001, 0.1001]).all()
-    planner = lewm.Planner(model, **SIZES, std=1e-6)
+    planner = make(model, **SIZES, std=1e-6)
     warm = synthetic.uniform(5, "warm", (H - 1, A))
     plan = planner.plan(FRAMES[0], GOALS[0], warm_start=warm)
     np.testing.assert_allclose(plan.actions, np.concatenate([warm, np.zeros((1, A))]), atol=1e-4)
@@ -105,19 +126,17 @@ def _distance(latents: NDArray[np.float32], actions: NDArray[np.float32], goal: 
     return ((latents[:, -1] - goal) ** 2).sum(-1)
 
 
-def test_a_users_cost_decides(model: lewm.Model, planner: lewm.Planner) -> None:
-    own = lewm.Planner(model, **SIZES, cost=_distance)
+def test_a_users_cost_decides(model: lewm.Model, planner: lewm.Planner, make: Make) -> None:
+    own = make(model, **SIZES, cost=_distance)
     published = planner.plan(FRAMES[0], GOALS[0]).actions
     np.testing.assert_allclose(own.plan(FRAMES[0], GOALS[0]).actions, published, atol=1e-4)
-    still = lewm.Planner(
-        model, **{**SIZES, "iterations": 12}, cost=lambda _, actions, __: (actions**2).sum((1, 2))
-    )
+    still = make(model, **{**SIZES, "iterations": 12}, cost=lambda _, actions, __: (actions**2).sum((1, 2)))
     assert (
         np.abs(still.plan(FRAMES[0], GOALS[0]).actions).mean()
         < 0.5 * np.abs(planner.plan(FRAMES[0], GOALS[0]).actions).mean()
     )
     torch = pytest.importorskip("torch")
-    by_torch = lewm.Planner(
+    by_torch = make(
         model,
         **SIZES,
         cost=lambda z, _, goal: (torch.from_numpy(z)[:, -1] - torch.from_numpy(goal)).square().sum(-1),
@@ -127,34 +146,34 @@ def test_a_users_cost_decides(model: lewm.Model, planner: lewm.Planner) -> None:
     )
 
 
-def test_what_a_users_cost_raises_comes_out(model: lewm.Model) -> None:
+def test_what_a_users_cost_raises_comes_out(model: lewm.Model, make: Make) -> None:
     def fails(*_: Any) -> Any:
         raise KeyError("mine")
 
     with pytest.raises(KeyError, match="mine"):
-        lewm.Planner(model, **SIZES, cost=fails).plan(FRAMES[0], GOALS[0])
+        make(model, **SIZES, cost=fails).plan(FRAMES[0], GOALS[0])
     with pytest.raises(ValueError, match=r"cost: expected \(\d+,\) from the function, got \(\)"):
-        lewm.Planner(model, **SIZES, cost=lambda *_: 1.0).plan(FRAMES[0], GOALS[0])
+        make(model, **SIZES, cost=lambda *_: 1.0).plan(FRAMES[0], GOALS[0])
     with pytest.raises(ValueError, match="could not convert"):
-        lewm.Planner(model, **SIZES, cost=lambda *_: "cheap").plan(FRAMES[0], GOALS[0])
-    works = lewm.Planner(model, **SIZES, cost=_distance)
+        make(model, **SIZES, cost=lambda *_: "cheap").plan(FRAMES[0], GOALS[0])
+    works = make(model, **SIZES, cost=_distance)
     assert np.isfinite(works.plan(FRAMES[0], GOALS[0]).cost)
 
 
-def test_too_few_finite_costs_are_an_error(model: lewm.Model) -> None:
-    nan = lewm.Planner(model, **SIZES, cost=lambda latents, *_: np.full(len(latents), np.nan, np.float32))
+def test_too_few_finite_costs_are_an_error(model: lewm.Model, make: Make) -> None:
+    nan = make(model, **SIZES, cost=lambda latents, *_: np.full(len(latents), np.nan, np.float32))
     with pytest.raises(lewm.Error, match="finite"):
         nan.plan(FRAMES[0], GOALS[0])
 
 
-def test_costs_of_given_candidates(model: lewm.Model) -> None:
+def test_costs_of_given_candidates(model: lewm.Model, make: Make) -> None:
     actions = synthetic.uniform(6, "actions", (8, 5, H, A))
-    final = lewm.Planner(model, **SIZES).evaluate(LATENTS, GOAL_LATENTS, actions, PAST)
+    final = make(model, **SIZES).evaluate(LATENTS, GOAL_LATENTS, actions, PAST)
     np.testing.assert_allclose(final, model.cost(LATENTS, GOAL_LATENTS, actions, PAST), rtol=1e-5)
     distances = ((model.rollout(LATENTS, actions, PAST) - GOAL_LATENTS[:, None, None]) ** 2).sum(-1)
-    summed = lewm.Planner(model, **SIZES, cost="sum").evaluate(LATENTS, GOAL_LATENTS, actions, PAST)
+    summed = make(model, **SIZES, cost="sum").evaluate(LATENTS, GOAL_LATENTS, actions, PAST)
     np.testing.assert_allclose(summed, distances.sum(-1), rtol=1e-5)
-    discounted = lewm.Planner(model, **SIZES, cost="discounted", discount=0.5, action_penalty=0.1)
+    discounted = make(model, **SIZES, cost="discounted", discount=0.5, action_penalty=0.1)
     expected = (distances * 0.5 ** np.arange(H)).sum(-1) + 0.1 * (actions**2).sum((2, 3))
     np.testing.assert_allclose(discounted.evaluate(LATENTS, GOAL_LATENTS, actions, PAST), expected, rtol=1e-5)
 
@@ -190,15 +209,27 @@ def test_costs_of_given_candidates(model: lewm.Model) -> None:
     ],
 )
 def test_options_out_of_range_are_refused(
-    model: lewm.Model, options: dict[str, Any], error: type[Exception], message: str
+    model: lewm.Model, options: dict[str, Any], error: type[Exception], message: str, make: Make
 ) -> None:
     with pytest.raises(error, match=message):
-        lewm.Planner(model, **{**SIZES, **options})
+        make(model, **{**SIZES, **options})
 
 
 def test_a_planner_needs_a_model() -> None:
     with pytest.raises(TypeError, match=r"model: expected a lewm\.Model, got str"):
         lewm.Planner("model.safetensors")  # type: ignore[arg-type]
+
+
+def test_backends_and_devices_that_do_not_exist_are_refused(model: lewm.Model) -> None:
+    with pytest.raises(ValueError, match="backend: expected one of core, torch, got 'jax'"):
+        lewm.Planner(model, backend="jax")
+    with pytest.raises(ValueError, match="device: expected None with backend='core'"):
+        lewm.Planner(model, device="cpu")
+    pytest.importorskip("torch")
+    with pytest.raises(ValueError, match=r"device: expected a torch device .* got 'abacus'"):
+        lewm.Planner(model, backend="torch", device="abacus")
+    with pytest.raises(lewm.Error, match="device: torch cannot use 'cuda:99' here"):
+        lewm.Planner(model, backend="torch", device="cuda:99")
 
 
 @pytest.mark.parametrize(
