@@ -1,4 +1,4 @@
-"""The whole road on Two-Room in minutes: collect episodes, train a small model, plan with it, report.
+"""The whole road in one environment: collect episodes, train a small model, plan with it, report.
 
 Each stage leaves its result in the folder, and is skipped or taken up where it stopped when the folder is used again:
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-__all__ = ["QuickstartResult", "Settings", "quickstart"]
+__all__ = ["QuickstartResult", "Settings", "default_settings", "quickstart"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -44,15 +44,20 @@ class Settings:
 
     env: str = "lewm/TwoRoom-v0"
     image_size: int = 64
+    policy: str | None = None
+    """That collects; the environment's own by default."""
     episodes: int = 1000
     """Recorded to train on."""
+    eval_recorded: int = 200
+    """Episodes recorded with another seed, from which the evaluation draws its starts and goals."""
     eval_episodes: int = 200
-    """Of the strict protocol; its starts and goals come from as many episodes, recorded with another seed."""
+    """Of the strict protocol."""
     goal_offset: int = 25
+    """Environment steps from a start to its goal."""
     seed: int = 0
     preset: str = "tiny"
     train: Mapping[str, Any] = field(default_factory=dict)
-    """Training settings over the preset's."""
+    """Training settings over the preset's; a frame skip is `model: {frame_skip: 5}`."""
     planner: Mapping[str, Any] = field(
         default_factory=lambda: {
             "method": "cem",
@@ -64,6 +69,38 @@ class Settings:
     )
     replan_every: int = 5
     """Blocks executed of a plan."""
+    context: int = 1
+    """Frames shown to the model: more than one tells it velocities."""
+
+
+_BY_ENVIRONMENT: dict[str, dict[str, Any]] = {
+    "lewm/TwoRoom-v0": {},
+    "lewm/Reacher-v0": {
+        "episodes": 1500,
+        "train": {"steps": 4000},
+        "replan_every": 1,
+        "context": 3,
+    },
+    "lewm/PushT-v0": {"train": {"steps": 5000}, "replan_every": 1},
+    "lewm/Cube-v0": {
+        "episodes": 500,  # 100,000 frames, the slowest to draw
+        "eval_recorded": 60,
+        "train": {"steps": 4000},
+        "replan_every": 1,
+    },
+}
+"""What an environment changes of the settings."""
+
+
+def default_settings(env: str = "lewm/TwoRoom-v0") -> Settings:
+    """The settings of an environment, given by id or short name: a model that two CPU cores train in 40 minutes.
+
+    Raises:
+        ValueError: no such environment.
+        ImportError: its simulator is not installed.
+    """
+    env_id = environment_class(env).env_id
+    return Settings(env=env_id, **_BY_ENVIRONMENT[env_id])
 
 
 @dataclass(frozen=True)
@@ -87,7 +124,7 @@ def quickstart(
 
     Args:
         out: folder; made if it is not there.
-        settings: by default Two-Room at 64x64 with the tiny model.
+        settings: by default those of Two-Room.
         workers: processes that collect.
         progress: called with (stage, done, total) while collecting and evaluating. Training has its own display when
             this is given, and none otherwise.
@@ -117,7 +154,7 @@ def quickstart(
 
 
 def _collect(out: Path, settings: Settings, workers: int, progress: Progress | None) -> None:
-    files = (("train", settings.episodes, settings.seed), ("eval", settings.eval_episodes, settings.seed + 1))
+    files = (("train", settings.episodes, settings.seed), ("eval", settings.eval_recorded, settings.seed + 1))
     for name, episodes, seed in files:
         report = _labelled(progress, f"collect {name}")
         collect(
@@ -125,6 +162,7 @@ def _collect(out: Path, settings: Settings, workers: int, progress: Progress | N
             out / f"{name}.h5",
             episodes=episodes,
             image_size=settings.image_size,
+            policy=settings.policy,
             seed=seed,
             workers=workers,
             progress=report,
@@ -155,6 +193,7 @@ def _evaluate(model: Any, out: Path, settings: Settings, progress: Progress | No
         goal_offset=settings.goal_offset,
         seeds=(settings.seed,),
         replan_every=settings.replan_every,
+        context=settings.context,
         film=_PLANS_SHOWN,
         progress=progress,
         **settings.planner,

@@ -18,6 +18,7 @@ from lewm.quickstart import Settings, quickstart
 SMALL_MODEL = {"encoder_depth": 1, "encoder_dim": 32, "encoder_heads": 2, "predictor_depth": 1}
 SETTINGS = Settings(
     episodes=6,
+    eval_recorded=8,
     eval_episodes=8,
     train={
         "steps": 4,

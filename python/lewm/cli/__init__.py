@@ -12,7 +12,7 @@ from lewm._version import __version__
 
 # Command -> (module, one line of help, extra that brings what it imports).
 _COMMANDS = {
-    "quickstart": ("lewm.cli.quickstart", "collect, train, plan and report on Two-Room, in minutes", "all"),
+    "quickstart": ("lewm.cli.quickstart", "collect, train, plan and report in one environment", "all"),
     "collect": ("lewm.cli.collect", "record episodes of an environment into an HDF5 file", "train,envs"),
     "train": ("lewm.cli.train", "train a world model on recorded episodes", "train"),
     "export": ("lewm.cli.export", "write a checkpoint as one deployment file", ""),

@@ -1,39 +1,42 @@
-"""``lewm quickstart``: collect, train, plan and report on Two-Room, in minutes."""
+"""``lewm quickstart``: collect, train, plan and report in one environment."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from lewm.cli.eval import ProgressBars
+from lewm.envs import ENVIRONMENTS
 from lewm.evaluation import format_table
-from lewm.quickstart import Settings, quickstart
+from lewm.quickstart import Settings, default_settings, quickstart
 from lewm.training import parse_overrides
+
+_CHANGEABLE = ("episodes", "eval_recorded", "eval_episodes", "goal_offset", "seed", "replan_every", "context")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``lewm quickstart``."""
-    defaults = Settings()
     parser.add_argument(
-        "out", nargs="?", type=Path, default=Path("quickstart"), help="folder; an unfinished one is continued"
+        "out",
+        nargs="?",
+        type=Path,
+        help="folder; an unfinished one is continued (default: quickstart_ENV)",
     )
     parser.add_argument(
-        "--episodes", type=int, default=defaults.episodes, help="to train on (default: %(default)s)"
+        "--env",
+        default="lewm/TwoRoom-v0",
+        help=f"{', '.join(sorted(ENVIRONMENTS))}, or a short name such as two_room; it decides the other defaults",
     )
-    parser.add_argument(
-        "--eval-episodes", type=int, default=defaults.eval_episodes, help="to plan in (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--goal-offset", type=int, default=defaults.goal_offset, help="steps (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=defaults.seed, help="of everything (default: %(default)s)"
-    )
+    parser.add_argument("--episodes", type=int, help="recorded to train on")
+    parser.add_argument("--eval-recorded", type=int, help="recorded to draw starts and goals from")
+    parser.add_argument("--eval-episodes", type=int, help="starts and goals to plan between")
+    parser.add_argument("--goal-offset", type=int, help="environment steps from start to goal")
+    parser.add_argument("--seed", type=int, help="of everything")
     parser.add_argument("--iterations", type=int, help="of the planner")
-    parser.add_argument(
-        "--replan-every", type=int, default=defaults.replan_every, help="blocks executed of a plan"
-    )
+    parser.add_argument("--replan-every", type=int, help="blocks executed of a plan")
+    parser.add_argument("--context", type=int, help="frames shown to the model")
     parser.add_argument(
         "--workers", type=int, default=2, help="processes that collect (default: %(default)s)"
     )
@@ -48,23 +51,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the stages that are not done, and says where the report is."""
-    settings = Settings(
-        episodes=args.episodes,
-        eval_episodes=args.eval_episodes,
-        goal_offset=args.goal_offset,
-        seed=args.seed,
-        train=parse_overrides(args.train),
-        replan_every=args.replan_every,
-    )
-    if args.iterations is not None:
-        settings = dataclasses.replace(settings, planner={**settings.planner, "iterations": args.iterations})
+    settings = _settings(args)
     with ProgressBars() as bars:
 
         def say(line: str) -> None:
             bars.close()
             print(line, flush=True)
 
-        result = quickstart(args.out, settings, workers=args.workers, progress=bars, say=say)
+        result = quickstart(
+            args.out or _default_folder(settings), settings, workers=args.workers, progress=bars, say=say
+        )
     print(format_table(result.evaluation))
     print(f"report: {result.report}")
     return 0
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    """The environment's settings with what the command line changes of them."""
+    settings = default_settings(args.env)
+    changed: dict[str, Any] = {
+        name: getattr(args, name) for name in _CHANGEABLE if getattr(args, name) is not None
+    }
+    changed["train"] = {**settings.train, **parse_overrides(args.train)}
+    if args.iterations is not None:
+        changed["planner"] = {**settings.planner, "iterations": args.iterations}
+    return dataclasses.replace(settings, **changed)
+
+
+def _default_folder(settings: Settings) -> Path:
+    return Path("quickstart_" + settings.env.removeprefix("lewm/").removesuffix("-v0"))
