@@ -26,6 +26,8 @@ import torch
 from stable_worldmodel.wm.loss import SIGReg as PublishedSIGReg
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))
+
 from lewm.nn import SIGReg
 
 CONTENDERS = ("published eager", "published compiled", "lewm")

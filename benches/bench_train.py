@@ -14,66 +14,32 @@ import argparse
 import csv
 import dataclasses
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from stable_worldmodel.wm.lewm.lewm import LeWM as PublishedLeWM
-from stable_worldmodel.wm.lewm.module import MLP, Embedder
-from stable_worldmodel.wm.lewm.module import Predictor as PublishedPredictor
 from stable_worldmodel.wm.loss import SIGReg as PublishedSIGReg
 from torch import Tensor, nn
-from transformers import ViTConfig, ViTModel
 
-from lewm.checkpoint.names import to_transformers5
-from lewm.config import LeWMConfig
-from lewm.nn import LeWM
-from lewm.training.config import TrainConfig, make_config
-from lewm.training.optim import make_optimizer
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "python"), str(ROOT / "tests" / "golden")]
+
+import published_model  # noqa: E402
+
+from lewm.nn import LeWM  # noqa: E402
+from lewm.training.config import TrainConfig, make_config  # noqa: E402
+from lewm.training.optim import make_optimizer  # noqa: E402
 
 Batch = dict[str, Tensor]
 Step = Callable[[Batch, int], tuple[float, float]]
 
 
-def published_model(config: LeWMConfig, dropout: float) -> PublishedLeWM:
-    """The published modules at these sizes."""
-    encoder = ViTModel(
-        ViTConfig(
-            hidden_size=config.encoder_dim,
-            num_hidden_layers=config.encoder_depth,
-            num_attention_heads=config.encoder_heads,
-            intermediate_size=config.encoder_mlp_dim,
-            image_size=config.image_size,
-            patch_size=config.patch_size,
-        ),
-        add_pooling_layer=False,
-        use_mask_token=False,
-    )
-    predictor = PublishedPredictor(
-        num_frames=config.history,
-        depth=config.predictor_depth,
-        heads=config.predictor_heads,
-        dim_head=config.predictor_head_dim,
-        mlp_dim=config.predictor_mlp_dim,
-        input_dim=config.latent_dim,
-        hidden_dim=config.predictor_dim,
-        output_dim=config.predictor_output_dim,
-        dropout=dropout,
-    )
-    actions = Embedder(
-        config.block_dim, config.action_smoothed_dim, config.latent_dim, config.action_mlp_scale
-    )
-    projector = MLP(config.encoder_dim, config.projector_dim, config.latent_dim, nn.BatchNorm1d)
-    pred_proj = MLP(config.predictor_output_dim, config.pred_proj_dim, config.latent_dim, nn.BatchNorm1d)
-    return PublishedLeWM(encoder, predictor, actions, projector, pred_proj)
-
-
 def published_step(config: TrainConfig, state: dict[str, Tensor], bf16: bool) -> Step:
     """A step as the published training script takes it; returns the two losses."""
-    model = published_model(config.model, config.dropout)
-    model.load_state_dict({to_transformers5(name): tensor for name, tensor in state.items()})
+    model = published_model.build(config.model, state, config.dropout).train()
     regulariser = PublishedSIGReg(config.knots, config.num_proj)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -26,7 +26,7 @@ STD = torch.tensor([0.229, 0.224, 0.225])
 _NORMS = {"batch": torch.nn.BatchNorm1d, "layer": torch.nn.LayerNorm, "none": None}
 
 
-def build(config: LeWMConfig, state: dict[str, NDArray[Any]]) -> LeWM:
+def build(config: LeWMConfig, state: Mapping[str, NDArray[Any] | torch.Tensor], dropout: float = 0.1) -> LeWM:
     """The published model of these sizes, in evaluation mode, holding these tensors."""
     encoder = ViTModel(
         ViTConfig(
@@ -49,7 +49,7 @@ def build(config: LeWMConfig, state: dict[str, NDArray[Any]]) -> LeWM:
         input_dim=config.latent_dim,
         hidden_dim=config.predictor_dim,
         output_dim=config.predictor_output_dim,
-        dropout=0.1,
+        dropout=dropout,
     )
     action_encoder = Embedder(
         input_dim=config.block_dim,
@@ -68,8 +68,7 @@ def build(config: LeWMConfig, state: dict[str, NDArray[Any]]) -> LeWM:
     names = model.state_dict().keys()
     since5 = any(name.startswith("encoder.layers.") for name in names)
     tensors = {
-        to_transformers5(name) if since5 else name: torch.from_numpy(np.asarray(value))
-        for name, value in state.items()
+        to_transformers5(name) if since5 else name: torch.as_tensor(value) for name, value in state.items()
     }
     model.load_state_dict(tensors)
     return model.eval()
