@@ -16,6 +16,7 @@ from lewm.checkpoint.contents import IMAGENET, Checkpoint, scaling
 from lewm.config import LeWMConfig
 from lewm.nn.attention import ATTENTION_KINDS
 from lewm.nn.batch_norm import BatchNorm
+from lewm.nn.objectives import OBJECTIVES, PLDM_WEIGHTS, pldm_terms
 from lewm.nn.predictor import ActionEncoder, Predictor, Projector
 from lewm.nn.sigreg import sigreg
 from lewm.nn.vit import VisionTransformer
@@ -210,6 +211,7 @@ class LeWM(nn.Module):
         batch: Mapping[str, Tensor],
         lambda_: float = 0.09,
         *,
+        objective: str = "lewm",
         num_proj: int = 1024,
         knots: int = 17,
         seed: int | None = None,
@@ -218,13 +220,21 @@ class LeWM(nn.Module):
         """The training loss on windows of T frames and T action blocks, 2 <= T <= history + 1.
 
             z = encode(pixels);  pred = predict(z[:, :-1], action[:, :-1])
-            loss = mean((pred - z[:, 1:])^2) + lambda_ * SIGReg(z by time step)
+            loss = mean((pred - z[:, 1:])^2) + regulariser
+            regulariser = lambda_ * SIGReg(z by time step)      "lewm"
+                          sum of PLDM_WEIGHTS * pldm_terms(z)   "pldm"
+                          0                                     "none"
 
         batch: "pixels" (B, T, H, W, 3) uint8 (or (B, T, 3, H, W) float, normalised), "action" (B, T, A) standardised.
+        objective: one of `lewm.nn.objectives.OBJECTIVES`.
         num_proj, knots: of SIGReg; seed: of its directions (None: drawn from torch's generator).
-        group: ranks over which SIGReg takes its statistics.
-        Returns "loss", "pred_loss" and "sigreg_loss", scalars, and "latents", (B, T, D) detached; all float32.
+        group: ranks over which the regulariser takes its statistics.
+        Returns "loss", "pred_loss" and the unweighted terms of the regulariser ("sigreg_loss", or the keys of
+        PLDM_WEIGHTS), scalars, and "latents", (B, T, D) detached; all float32.
+        Raises ValueError on another objective, or on arrays that do not fit.
         """
+        if objective not in OBJECTIVES:
+            raise ValueError(f"objective: expected one of {OBJECTIVES}, got {objective!r}")
         pixels, actions = batch["pixels"], batch["action"]
         if actions.dim() != 3 or actions.shape[:2] != pixels.shape[:2]:
             raise ValueError(
@@ -233,13 +243,23 @@ class LeWM(nn.Module):
         latents = self.encode(pixels)  # (B, T, D)
         predicted = self.predict(latents[:, :-1], actions[:, :-1])
         pred_loss = F.mse_loss(predicted, latents[:, 1:])
-        sigreg_loss = sigreg(
-            latents.transpose(0, 1), num_proj=num_proj, knots=knots, seed=seed, process_group=group
-        )
+        terms: dict[str, Tensor] = {}
+        weights: Mapping[str, float] = {}
+        if objective == "lewm":
+            by_time = latents.transpose(0, 1)
+            weights = {"sigreg_loss": lambda_}
+            terms = {
+                "sigreg_loss": sigreg(by_time, num_proj=num_proj, knots=knots, seed=seed, process_group=group)
+            }
+        elif objective == "pldm":
+            weights, terms = PLDM_WEIGHTS, pldm_terms(latents, group)
+        loss = pred_loss
+        for name, term in terms.items():
+            loss = loss + weights[name] * term
         return {
-            "loss": pred_loss + lambda_ * sigreg_loss,
+            "loss": loss,
             "pred_loss": pred_loss.detach(),
-            "sigreg_loss": sigreg_loss.detach(),
+            **{name: term.detach() for name, term in terms.items()},
             "latents": latents.detach(),
         }
 

@@ -15,6 +15,7 @@ import yaml
 from lewm.checkpoint.atomic import replace_file
 from lewm.config import LeWMConfig
 from lewm.nn.attention import ATTENTION_KINDS
+from lewm.nn.objectives import OBJECTIVES
 
 __all__ = ["PRESETS", "TrainConfig", "make_config", "parse_overrides"]
 
@@ -55,8 +56,10 @@ class TrainConfig:
     """Fraction of the steps over which the learning rate rises linearly; a cosine to 0 follows."""
     clip: float = 1.0
     """Largest norm of the gradient."""
+    objective: str = "lewm"
+    """What the prediction loss is trained with: "lewm" (SIGReg), "pldm" or "none", see `lewm.nn.objectives`."""
     sigreg_weight: float = 0.09
-    """lambda."""
+    """lambda, of objective "lewm"."""
     num_proj: int = 1024
     """M, random directions of SIGReg."""
     knots: int = 17
@@ -112,6 +115,7 @@ class TrainConfig:
         _require(self.steps > 0 or self.epochs > 0, "epochs", "more than 0 when steps is 0", self)
         _require(self.knots >= 2, "knots", "at least 2", self)
         _require(self.precision in _PRECISIONS, "precision", f"one of {_PRECISIONS}", self)
+        _require(self.objective in OBJECTIVES, "objective", f"one of {OBJECTIVES}", self)
         _require(self.attention in ATTENTION_KINDS, "attention", f"one of {ATTENTION_KINDS}", self)
 
     @property

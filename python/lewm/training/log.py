@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from lewm.checkpoint.atomic import replace_file
+from lewm.nn.objectives import PLDM_WEIGHTS
 
 __all__ = ["COLUMNS", "Log", "read_metrics"]
 
@@ -24,6 +25,7 @@ COLUMNS = (
     "loss",
     "pred_loss",
     "sigreg_loss",
+    *PLDM_WEIGHTS,
     "grad_norm",
     "val_loss",
     "val_pred_loss",

@@ -34,6 +34,7 @@ __all__ = ["LAST_CHECKPOINT", "Trainer"]
 LAST_CHECKPOINT = Path("checkpoints") / "last.pt"
 _CALIBRATION_BATCHES = 16
 BEST_CHECKPOINT = Path("checkpoints") / "best.pt"
+_VALIDATED = ("loss", "pred_loss", "sigreg_loss")
 
 
 class Trainer:
@@ -153,7 +154,7 @@ class Trainer:
         return ending or self.step % every == 0 or (keep > 0 and self.step % keep == 0)
 
     def _train_step(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """One optimiser step; returns loss, pred_loss, sigreg_loss, grad_norm and lr as scalars."""
+        """One optimiser step; returns the loss and its terms, grad_norm and lr as scalars."""
         config = self.config
         lr = learning_rate(self.step, self.steps, config.lr, config.warmup)
         for group in self.optimizer.param_groups:
@@ -168,13 +169,8 @@ class Trainer:
         self._unhealthy = torch.where((self._unhealthy < 0) & ~loss.isfinite(), self.step, self._unhealthy)
         self.step += 1
         self.seconds = self._clock.seconds()
-        return {
-            "loss": loss,
-            "pred_loss": out["pred_loss"],
-            "sigreg_loss": out["sigreg_loss"],
-            "grad_norm": grad_norm,
-            "lr": torch.tensor(lr),
-        }
+        terms = {name: value for name, value in out.items() if name.endswith("_loss")}
+        return {"loss": loss, **terms, "grad_norm": grad_norm, "lr": torch.tensor(lr)}
 
     def _loss(self, module: torch.nn.Module, batch: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
         group = self.ranks.group if module.training else None
@@ -182,6 +178,7 @@ class Trainer:
             return module(
                 batch,
                 self.config.sigreg_weight,
+                objective=self.config.objective,
                 num_proj=self.config.num_proj,
                 knots=self.config.knots,
                 seed=seed,
@@ -194,13 +191,14 @@ class Trainer:
         if self.val_data is None or not self.config.val_batches or not self.ranks.first:
             return {}
         self.calibrate()
-        sums = {f"val_{key}": 0.0 for key in ("loss", "pred_loss", "sigreg_loss")}
+        sums: dict[str, float] = {}
         latents = []
         for batch in self._fixed_batches(self.val_data, self.config.val_batches):
             out = self._loss(self.model, batch, seed=_direction_seed(self.config.seed, 0))
             latents.append(out["latents"].flatten(0, 1))
-            for key in sums:
-                sums[key] += float(out[key.removeprefix("val_")])
+            for key in _VALIDATED:
+                if key in out:
+                    sums[f"val_{key}"] = sums.get(f"val_{key}", 0.0) + float(out[key])
         return {key: value / len(latents) for key, value in sums.items()} | latent_diagnostics(
             torch.cat(latents)
         )
