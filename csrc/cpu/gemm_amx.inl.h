@@ -3,7 +3,8 @@
 // input. Include after epilogue.inl.h.
 //
 // The tile unit multiplies beside the vector units, so the epilogue of a block
-// is spread over the steps of the next one.
+// is spread over the tile instructions of the next one. That also keeps tile
+// instructions apart, which pays by itself: see docs/kernels.md.
 #pragma once
 
 #include <immintrin.h>
@@ -56,23 +57,59 @@ struct TileInt8 {  // x unsigned, w signed
   }
 };
 
-// A block of sums whose epilogue is still to come.
-class PendingBlock {
+// Between two tile instructions, where there is nothing else to do.
+LEWM_INLINE void space_out() { asm volatile(".rept 8\n\tnop\n\t.endr"); }
+
+struct NothingElse {
+  LEWM_METHOD void operator()() { space_out(); }
+};
+
+// What the rest of the core does between tile instructions: the epilogue of the block before, a few rows at a time,
+// and fetching the next panel of weights. A call is one such slot.
+class Meanwhile {
  public:
-  PendingBlock(Finish finish_block, const float* x_scale, const PackedMatrix& w, const Epilogue& e, void* y,
-               std::int64_t y_stride)
+  Meanwhile(Finish finish_block, const float* x_scale, const PackedMatrix& w, const Epilogue& e, void* y,
+            std::int64_t y_stride)
       : finish_(finish_block), x_scale_(x_scale), w_(w), e_(e), y_(y), y_stride_(y_stride) {}
 
-  void set(const std::uint32_t* product, const Block& block) {
+  // A block of sums whose epilogue comes during the next `slots` calls. The one before is finished.
+  void set(const std::uint32_t* product, const Block& block, std::int64_t slots) {
     product_ = product;
     block_ = block;
+    slots_ = slots;
+    due_ = 0;
   }
-  LEWM_METHOD void finish() {
-    if (block_.rows) finish_(product_, kTileColumns, block_, x_scale_, w_, e_, y_, y_stride_);
-    block_.rows = 0;
+  // Brings [from, to) into the second-level cache, `lines` cache lines a call.
+  void fetch(const char* from, const char* to, std::int64_t lines) {
+    fetch_ = from;
+    fetch_end_ = to;
+    fetch_lines_ = lines;
   }
+  LEWM_METHOD void operator()() {
+    for (std::int64_t i = 0; i < fetch_lines_ && fetch_ < fetch_end_; ++i, fetch_ += kLineBytes) {
+      __builtin_prefetch(fetch_, 0, 2);
+    }
+    due_ += kBlockHeight;
+    if (due_ < kRowsAtOnce * slots_) return space_out();
+    do {
+      finish_some(kRowsAtOnce);
+      due_ -= kRowsAtOnce * slots_;
+    } while (due_ >= kRowsAtOnce * slots_);
+  }
+  void finish() { finish_some(block_.rows); }
 
  private:
+  static constexpr std::int64_t kRowsAtOnce = 2, kLineBytes = 64;
+
+  void finish_some(std::int64_t rows) {
+    if (rows > block_.rows) rows = block_.rows;
+    if (rows == 0) return;
+    finish_(product_, kTileColumns, {block_.row, rows, block_.column, block_.columns}, x_scale_, w_, e_, y_, y_stride_);
+    product_ += rows * kTileColumns;
+    block_.row += rows;
+    block_.rows -= rows;
+  }
+
   Finish finish_;
   const float* x_scale_;
   const PackedMatrix& w_;
@@ -80,15 +117,20 @@ class PendingBlock {
   void* y_;
   std::int64_t y_stride_;
   const std::uint32_t* product_ = nullptr;
-  Block block_ = {};
+  Block block_ = {};  // what is left of it
+  std::int64_t slots_ = 1, due_ = 0;
+  const char* fetch_ = nullptr;
+  const char* fetch_end_ = nullptr;
+  std::int64_t fetch_lines_ = 0;
 };
 
-// product: [block rows, kTileColumns] (row stride in words) <- rows of a times
-// one panel; meanwhile() runs while the tile unit is still busy. Lower: the
-// block has more than kTileHeight rows.
+// product: [block rows, kTileColumns] (row stride in words) <- rows of a times one panel. meanwhile() runs after each
+// tile instruction, kSlots<Lower> times a step. Lower: the block has more than kTileHeight rows.
+template <bool Lower>
+constexpr std::int64_t kSlots = Lower ? 8 : 5;
 template <class Tile, bool Lower, class Meanwhile>
 LEWM_INLINE void multiply_tiles(const char* a, std::int64_t stride, const char* panel, std::int64_t steps,
-                                std::uint32_t* product, std::int64_t product_stride, Meanwhile meanwhile) {
+                                std::uint32_t* product, std::int64_t product_stride, Meanwhile& meanwhile) {
   constexpr std::int64_t kPanelRow = kTileColumns * 4, kTileBytes = 64;  // bytes
   const char* lower = a + kTileHeight * stride;
   _tile_zero(0);
@@ -98,19 +140,28 @@ LEWM_INLINE void multiply_tiles(const char* a, std::int64_t stride, const char* 
     _tile_zero(3);
   }
   for (std::int64_t s = 0; s < steps; ++s) {
-    _tile_loadd(6, panel, kPanelRow);
     _tile_loadd(4, a + s * kTileBytes, stride);
-    Tile::template dot<0>();
-    _tile_loadd(7, panel + kTileBytes, kPanelRow);
-    Tile::template dot<1>();
+    meanwhile();
+    _tile_loadd(6, panel, kPanelRow);
+    meanwhile();
     if constexpr (Lower) {
       _tile_loadd(5, lower + s * kTileBytes, stride);
+      meanwhile();
+    }
+    _tile_loadd(7, panel + kTileBytes, kPanelRow);
+    meanwhile();
+    Tile::template dot<0>();
+    meanwhile();
+    Tile::template dot<1>();
+    meanwhile();
+    if constexpr (Lower) {
       Tile::template dot<2>();
+      meanwhile();
       Tile::template dot<3>();
+      meanwhile();
     }
     panel += kTileHeight * kPanelRow;
   }
-  meanwhile();
   const std::int64_t row = product_stride * 4;
   _tile_stored(0, product, row);
   _tile_stored(1, product + kTileHeight, row);
@@ -133,7 +184,7 @@ class TileBlocks {
   TileBlocks& operator=(const TileBlocks&) = delete;
   LEWM_METHOD void operator()(const char* a, std::int64_t stride, const char* panel, std::int64_t words,
                               std::uint32_t* product, std::int64_t product_stride) const {
-    const auto nothing = [] {};
+    NothingElse nothing;
     if (lower_) {
       multiply_tiles<TileBf16, true>(a, stride, panel, words / kTileHeight, product, product_stride, nothing);
     } else {
@@ -149,10 +200,11 @@ template <class Tile>
 static void run_tiles(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& epilogue, void* y,
                       std::int64_t y_stride) {
   alignas(64) std::uint32_t products[2][kBlockHeight * kTileColumns];
-  const std::int64_t words = padded_k<Tile::kPrecision>(w.k) / Tile::kGroup;
+  const std::int64_t words = padded_k<Tile::kPrecision>(w.k) / Tile::kGroup, steps = words / kTileHeight;
   const std::int64_t stride = x.stride * 4 / Tile::kGroup;  // bytes
-  PendingBlock pending(select_finish<Tile::kPrecision>(epilogue), x.scale, w, epilogue, y, y_stride);
-  const auto finish_pending = [&] { pending.finish(); };
+  const std::int64_t panel_bytes = words * kTileColumns * 4,
+                     weight_bytes = panel_bytes * (padded_n_of(w.n) / kTileColumns);
+  Meanwhile meanwhile(select_finish<Tile::kPrecision>(epilogue), x.scale, w, epilogue, y, y_stride);
   int turn = 0;
   // All whole blocks, then the rest with tiles of fewer rows.
   for (std::int64_t first = 0; first < rows;) {
@@ -160,26 +212,33 @@ static void run_tiles(Rows x, std::int64_t rows, const PackedMatrix& w, const Ep
     const std::int64_t height = whole ? kBlockHeight : rows - first;
     const std::int64_t last = whole ? first + whole : rows;
     const std::int64_t upper = height < kTileHeight ? height : kTileHeight;
+    const std::int64_t slots = steps * (height > kTileHeight ? kSlots<true> : kSlots<false>);
+    const std::int64_t fetches = slots * ((last - first) / height) * 64;  // bytes of a panel, one line a slot
     const TileConfig config(upper, height - upper);
     _tile_loadconfig(&config);
     for (std::int64_t column = 0; column < w.n; column += kTileColumns) {
       const char* panel = static_cast<const char*>(w.data) + column * words * 4;
       const std::int64_t columns = w.n - column < kTileColumns ? w.n - column : kTileColumns;
+      const char* end = static_cast<const char*>(w.data) + weight_bytes;
+      if (first == 0)
+        meanwhile.fetch(panel + panel_bytes, panel + panel_bytes < end ? panel + 2 * panel_bytes : end,
+                        (panel_bytes + fetches - 1) / fetches);
       for (std::int64_t row = first; row < last; row += height) {
         const char* a = static_cast<const char*>(x.data) + row * stride;
         std::uint32_t* product = products[turn];
         if (height > kTileHeight) {
-          multiply_tiles<Tile, true>(a, stride, panel, words / kTileHeight, product, kTileColumns, finish_pending);
+          multiply_tiles<Tile, true>(a, stride, panel, steps, product, kTileColumns, meanwhile);
         } else {
-          multiply_tiles<Tile, false>(a, stride, panel, words / kTileHeight, product, kTileColumns, finish_pending);
+          multiply_tiles<Tile, false>(a, stride, panel, steps, product, kTileColumns, meanwhile);
         }
-        pending.set(product, {row, height, column, columns});
+        meanwhile.finish();
+        meanwhile.set(product, {row, height, column, columns}, slots);
         turn ^= 1;
       }
     }
     first = last;
   }
-  finish_pending();
+  meanwhile.finish();
   _tile_release();
 }
 
