@@ -1,6 +1,5 @@
 # Per-ISA translation units are named *_avx2.cpp, *_avx512.cpp, *_amx.cpp, *_neon.cpp, *_neon_dot.cpp: they are compiled with that
-# instruction set's flags where the compiler has them, and left out elsewhere. LEWM_HAVE_<ISA> tells csrc/cpu/isa.cpp
-# and sigreg.cpp.
+# instruction set's flags where the compiler has them, and left out elsewhere. LEWM_HAVE_<ISA> tells csrc/cpu/built_tiers.h.
 include(CheckCXXCompilerFlag)
 
 set(LEWM_FLAGS_avx2 -mavx2 -mfma -mf16c)
@@ -36,7 +35,7 @@ function(lewm_select_isa_sources sources)
       # Contraction off: where a kernel fuses a multiply and an add it says so, and every tier rounds alike.
       set_source_files_properties(${own} PROPERTIES COMPILE_OPTIONS "${LEWM_FLAGS_${isa}};-ffp-contract=off")
       string(TOUPPER ${isa} upper)
-      set_property(SOURCE csrc/cpu/isa.cpp csrc/cpu/sigreg.cpp APPEND PROPERTY COMPILE_DEFINITIONS LEWM_HAVE_${upper})
+      set_property(SOURCE csrc/cpu/isa.cpp csrc/cpu/sigreg_tiers.cpp APPEND PROPERTY COMPILE_DEFINITIONS LEWM_HAVE_${upper})
     else()
       list(FILTER selected EXCLUDE REGEX "_${isa}\\.cpp$")
     endif()

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "cpu/built_tiers.h"
 #include "cpu/tables.h"
 
 #if defined(__x86_64__)
@@ -16,22 +17,6 @@
 #endif
 #if defined(__linux__) && defined(__aarch64__)
 #include <sys/auxv.h>
-#endif
-
-#ifndef LEWM_HAVE_AVX2
-#define LEWM_HAVE_AVX2 0
-#endif
-#ifndef LEWM_HAVE_AVX512
-#define LEWM_HAVE_AVX512 0
-#endif
-#ifndef LEWM_HAVE_AMX
-#define LEWM_HAVE_AMX 0
-#endif
-#ifndef LEWM_HAVE_NEON
-#define LEWM_HAVE_NEON 0
-#endif
-#ifndef LEWM_HAVE_NEON_DOT
-#define LEWM_HAVE_NEON_DOT 0
 #endif
 
 namespace lewm::cpu {

@@ -3,24 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <numbers>
-#include <string>
 #include <vector>
 
-#include "core/error.h"
 #include "cpu/bf16.h"
 #include "cpu/sigreg_kernels.h"
-
-#ifndef LEWM_HAVE_AVX2
-#define LEWM_HAVE_AVX2 0
-#endif
-#ifndef LEWM_HAVE_AVX512
-#define LEWM_HAVE_AVX512 0
-#endif
-#ifndef LEWM_HAVE_AMX
-#define LEWM_HAVE_AMX 0
-#endif
+#include "cpu/sigreg_statistic.h"
 
 namespace lewm::cpu {
 namespace {
@@ -34,63 +22,6 @@ constexpr std::int64_t kPrepareRows = 64;           // samples of one task befor
 
 // Angles s_k p are good to about 1e-7 * |z| * t_max radians when p is summed in float; beyond this product, in double.
 constexpr double kWideAbove = 128.0;
-
-const SigregKernels& select(Isa isa) {
-  kernels(isa);  // throws if this machine lacks it
-  switch (isa) {
-#if LEWM_HAVE_AVX2
-    case Isa::avx2:
-      return sigreg_avx2();
-#endif
-#if LEWM_HAVE_AVX512
-    case Isa::avx512:
-      return sigreg_avx512();
-#endif
-#if LEWM_HAVE_AMX
-    case Isa::amx:
-      return sigreg_amx();
-#endif
-    default:
-      return sigreg_scalar();
-  }
-}
-
-void require(bool ok, const char* name, const std::string& expected, double got) {
-  if (ok) return;
-  std::string text = std::to_string(got);
-  if (got == std::floor(got) && std::fabs(got) < 1e15) text = std::to_string(static_cast<std::int64_t>(got));
-  throw Error(Status::invalid_argument, std::string(name) + ": expected " + expected + ", got " + text);
-}
-
-void check(const SigregInput& in, std::int64_t least_batch) {
-  constexpr std::int64_t kMost = std::int64_t{1} << 31;
-  const auto in_range = [](const char* name, std::int64_t value, std::int64_t least, std::int64_t most) {
-    require(value >= least && value <= most, name, std::to_string(least) + ".." + std::to_string(most),
-            static_cast<double>(value));
-  };
-  in_range("steps", in.steps, 1, kMost);
-  in_range("batch", in.batch, least_batch, kMost);
-  in_range("dim", in.dim, 1, kMost);
-  in_range("num_proj", in.num_proj, 1, kMost);
-  in_range("knots", in.knots, 2, 1 << 16);
-  require(in.t_max > 0 && std::isfinite(in.t_max), "t_max", "a positive number", in.t_max);
-}
-
-struct Knot {
-  double s, phi, weight;  // weight: of the trapezoid, window included
-};
-
-std::vector<Knot> make_knots(const SigregInput& in) {
-  std::vector<Knot> knots(static_cast<std::size_t>(in.knots));
-  const double delta = in.t_max / static_cast<double>(in.knots - 1);
-  for (std::int64_t k = 0; k < in.knots; ++k) {
-    const double s = delta * static_cast<double>(k);
-    const double phi = std::exp(-0.5 * s * s);
-    const bool end = k == 0 || k == in.knots - 1;
-    knots[static_cast<std::size_t>(k)] = {s, phi, (end ? 1.0 : 2.0) * delta * phi};
-  }
-  return knots;
-}
 
 // The largest squared length of `rows` embeddings; NaN is ignored.
 double largest_square(const SigregInput& in, std::int64_t first, std::int64_t rows) {
@@ -119,26 +50,6 @@ double largest_square(const SigregInput& in, std::int64_t first, std::int64_t ro
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// The sums of one time step along one direction: cos[k * stride], sin[k * stride].
-struct SumsView {
-  const double* cos;
-  const double* sin;
-  std::int64_t stride;
-};
-
-// The statistic T(t, m) over a batch of `total` samples.
-double statistic(SumsView sums, const std::vector<Knot>& knots, double total) {
-  double result = 0;
-  std::int64_t at = 0;
-  for (const Knot& knot : knots) {
-    const double real = sums.cos[at] / total - knot.phi;
-    const double imaginary = sums.sin[at] / total;
-    result += knot.weight * (real * real + imaginary * imaginary);
-    at += sums.stride;
-  }
-  return result * total;
-}
-
 }  // namespace
 
 // One run: over groups of time steps and, within each, tiles of directions. The phases of a tile are parallel inside
@@ -149,7 +60,7 @@ class Sigreg::Pass {
       : in_(input),
         pool_(sigreg.pool_),
         kernels_(sigreg.kernels_),
-        knots_(make_knots(input)),
+        knots_(sigreg_knots(input)),
         descends_(descends),
         strip_(kernels_.columns) {
     plan_tiles();
@@ -161,7 +72,7 @@ class Sigreg::Pass {
     for_each_tile([&] {
       project(true, [&](std::int64_t t, std::int64_t strip) {
         for (std::int64_t c = 0; c < valid_columns(strip); ++c) {
-          const SumsView view = own_sums(t, strip, c);
+          const SigregSums view = own_sums(t, strip, c);
           double* to = out + sums_index(t, strip, c);
           for (std::int64_t k = 0; k < in_.knots; ++k) {
             to[k] = view.cos[k * view.stride];
@@ -180,8 +91,8 @@ class Sigreg::Pass {
       project(true, [&](std::int64_t t, std::int64_t strip) {
         double sum = 0;
         for (std::int64_t c = 0; c < valid_columns(strip); ++c) {
-          const SumsView view = own_sums(t, strip, c);
-          sum += statistic(view, knots_, batch);
+          const SigregSums view = own_sums(t, strip, c);
+          sum += sigreg_statistic(view, knots_, batch);
           if (descends_) set_coefficients(view, batch, 1.0, t, strip, c);
         }
         if (descends_) clear_coefficients(t, strip);
@@ -384,12 +295,13 @@ class Sigreg::Pass {
   }
 
   // d SIGReg / d p = sum_k by_cos[k] cos(s_k p) + by_sin[k] sin(s_k p), times `scale`
-  void set_coefficients(SumsView sums, double total, double scale, std::int64_t t, std::int64_t strip, std::int64_t c) {
+  void set_coefficients(SigregSums sums, double total, double scale, std::int64_t t, std::int64_t strip,
+                        std::int64_t c) {
     float* by_cos = coefficients_at(t, strip) + c;
     float* by_sin = by_cos + in_.knots * strip_;
     const double mean = 2.0 * scale / (static_cast<double>(in_.steps) * static_cast<double>(in_.num_proj));
     for (std::int64_t k = 0; k < in_.knots; ++k) {
-      const Knot& knot = knots_[static_cast<std::size_t>(k)];
+      const SigregKnot& knot = knots_[static_cast<std::size_t>(k)];
       const double factor = mean * knot.weight * knot.s;
       by_cos[k * strip_] = static_cast<float>(factor * sums.sin[k * sums.stride] / total);
       by_sin[k * strip_] = static_cast<float>(factor * (knot.phi - sums.cos[k * sums.stride] / total));
@@ -454,7 +366,7 @@ class Sigreg::Pass {
   float* coefficients_at(std::int64_t t, std::int64_t strip) const {
     return coefficients_ + (t * tile_strips_ + strip) * 2 * in_.knots * strip_;
   }
-  SumsView own_sums(std::int64_t t, std::int64_t strip, std::int64_t c) const {
+  SigregSums own_sums(std::int64_t t, std::int64_t strip, std::int64_t c) const {
     const double* at = sums_ + (t * tile_strips_ + strip) * 2 * in_.knots * strip_ + c;
     return {at, at + in_.knots * strip_, strip_};
   }
@@ -473,7 +385,7 @@ class Sigreg::Pass {
   const SigregInput& in_;
   ThreadPool& pool_;
   const SigregKernels& kernels_;
-  const std::vector<Knot> knots_;
+  const std::vector<SigregKnot> knots_;
   const bool descends_;
   const std::int64_t strip_;  // directions of a strip
   bool wide_ = false;         // projections in double
@@ -495,43 +407,30 @@ class Sigreg::Pass {
   std::vector<Scratch> scratch_;
 };
 
-Sigreg::Sigreg(Isa isa, int threads) : pool_(threads), kernels_(select(isa)) {}
+Sigreg::Sigreg(Isa isa, int threads) : pool_(threads), kernels_(sigreg_kernels(isa)) {}
 
 double Sigreg::value(const SigregInput& input, float* gradient) {
-  check(input, 1);
+  check_sigreg(input, 1);
   const double result = Pass(*this, input, gradient != nullptr).value(gradient);
   trim();
   return result;
 }
 
 void Sigreg::sums(const SigregInput& input, double* sums) {
-  check(input, 0);
+  check_sigreg(input, 0);
   Pass(*this, input, false).sums(sums);
   trim();
 }
 
 void Sigreg::gradient(const SigregInput& input, const double* sums, double total, double scale, float* gradient) {
-  check(input, 0);
-  require(total >= 1, "total", "at least one sample", total);
+  check_sigreg(input, 0);
+  check_sigreg_total(total);
   Pass(*this, input, true).gradient(sums, total, scale, gradient);
   trim();
 }
 
 void Sigreg::trim() {
   if (workspace_.bytes() > kKeptBytes) workspace_ = AlignedBlock();
-}
-
-double sigreg_statistic(const double* sums, const SigregInput& input, double total) {
-  check(input, 0);
-  require(total >= 1, "total", "at least one sample", total);
-  const std::vector<Knot> knots = make_knots(input);
-  const std::int64_t count = input.steps * input.num_proj;
-  double result = 0;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const double* at = sums + i * 2 * input.knots;
-    result += statistic({at, at + input.knots, 1}, knots, total);
-  }
-  return result / static_cast<double>(count);
 }
 
 void sigreg_directions(std::uint64_t seed, std::int64_t dim, std::int64_t num_proj, float* out) {

@@ -9,6 +9,7 @@
 // files include no STL header (see kernels.h).
 #pragma once
 
+#include "cpu/isa.h"
 #include "cpu/kernels.h"
 
 namespace lewm::cpu {
@@ -80,6 +81,9 @@ struct SigregKernels {
 
 // Rows that one call of add_sums may have.
 constexpr std::int64_t kSigregRows = 96;
+
+// That of `isa`, or of the next lower tier that has one. Throws Error(unsupported) if this machine lacks `isa`.
+const SigregKernels& sigreg_kernels(Isa isa);
 
 const SigregKernels& sigreg_scalar();
 const SigregKernels& sigreg_avx2();
