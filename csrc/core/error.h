@@ -1,4 +1,4 @@
-// Errors inside the core are exceptions that carry a C status; capi.cpp turns them into codes at the boundary.
+// Errors inside the core are exceptions that carry a C status; capi turns them into codes at the boundary.
 #pragma once
 
 #include <stdexcept>
@@ -6,7 +6,7 @@
 
 namespace lewm {
 
-// Same values as lewm_status in lewm/lewm.h (checked by static_assert in capi.cpp).
+// Same values as lewm_status in lewm/lewm.h (checked by static_assert in capi/library.cpp).
 enum class Status : int {
   ok = 0,
   invalid_argument = 1,  // an argument the caller can mend; the message names it

@@ -1,0 +1,161 @@
+// The C interface: camera frames in, environment actions out.
+#include "capi/support.h"
+
+using namespace lewm;
+using namespace lewm::capi;
+
+namespace {
+
+PixelFormat pixel_format(lewm_pixel_format format) {
+  if (format < LEWM_RGB || format > LEWM_GREY) {
+    throw Error(Status::invalid_argument, "format: expected a lewm_pixel_format, got " + std::to_string(format));
+  }
+  return static_cast<PixelFormat>(format);
+}
+
+Fit fit_of(lewm_fit fit) {
+  if (fit < LEWM_STRETCH || fit > LEWM_LETTERBOX) {
+    throw Error(Status::invalid_argument, "fit: expected a lewm_fit, got " + std::to_string(fit));
+  }
+  return static_cast<Fit>(fit);
+}
+
+// 0: dense. Rows must not overlap.
+std::ptrdiff_t checked_stride(std::ptrdiff_t row_stride, std::int64_t row_bytes) {
+  if (row_stride == 0) return static_cast<std::ptrdiff_t>(row_bytes);
+  if (row_stride < row_bytes && -row_stride < row_bytes) {
+    throw Error(Status::invalid_argument, "row_stride: expected 0 or at least " + std::to_string(row_bytes) +
+                                              " bytes either way, got " + std::to_string(row_stride));
+  }
+  return row_stride;
+}
+
+}  // namespace
+
+const std::uint8_t* lewm_controller::model_frame(const std::uint8_t* pixels, std::ptrdiff_t row_stride) {
+  if (!pixels) return nullptr;
+  if (resizer) {
+    resizer->run(pixels, checked_stride(row_stride, resizer->width() * bytes_per_pixel(resizer->format())),
+                 image.data());
+    return image.data();
+  }
+  const std::int64_t row_bytes = 3 * image_size;
+  const std::ptrdiff_t stride = checked_stride(row_stride, row_bytes);
+  if (stride == row_bytes) return pixels;
+  for (std::int64_t y = 0; y < image_size; ++y)
+    std::copy_n(pixels + y * stride, row_bytes, image.data() + y * row_bytes);
+  return image.data();
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Frames
+// ---------------------------------------------------------------------------------------------------------------------
+
+lewm_status lewm_resizer_create(const lewm_model* model, int64_t width, int64_t height, lewm_pixel_format format,
+                                lewm_fit fit, lewm_resizer** resizer) {
+  return guarded([&] {
+    need("model", model);
+    need("resizer", resizer);
+    *resizer = nullptr;
+    *resizer = new lewm_resizer{
+        FrameResizer(width, height, pixel_format(format), model->model->config().image_size, fit_of(fit))};
+    return LEWM_OK;
+  });
+}
+
+void lewm_resizer_destroy(lewm_resizer* resizer) { delete resizer; }
+
+lewm_status lewm_resize(lewm_resizer* resizer, const uint8_t* source, ptrdiff_t row_stride, uint8_t* target) {
+  return guarded([&] {
+    need("resizer", resizer);
+    need("source", source);
+    need("target", target);
+    FrameResizer& frames = resizer->resizer;
+    frames.run(source, checked_stride(row_stride, frames.width() * bytes_per_pixel(frames.format())), target);
+    return LEWM_OK;
+  });
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Controller
+// ---------------------------------------------------------------------------------------------------------------------
+
+lewm_status lewm_controller_create(lewm_planner* planner, const lewm_controller_config* config,
+                                   lewm_controller** controller) {
+  return guarded([&] {
+    need("planner", planner);
+    need("controller", controller);
+    *controller = nullptr;
+    const lewm_controller_config chosen = read_or_default("config", config);
+    const Config& sizes = planner->planner->model().config();
+    if (!(chosen.deadline >= 0)) {
+      throw Error(Status::invalid_argument,
+                  "deadline: expected at least 0 seconds, got " + std::to_string(chosen.deadline));
+    }
+    ControllerOptions options;
+    options.replan_every = chosen.replan_every;
+    options.context = or_default(chosen.context, 1);
+    options.warm_start = chosen.no_warm_start == 0;
+    options.deadline = chosen.deadline > 0 ? chosen.deadline : kNoDeadline;
+    options.low = copy_bound(chosen.low, sizes.action_dim);
+    options.high = copy_bound(chosen.high, sizes.action_dim);
+    std::unique_ptr<FrameResizer> resizer;
+    if (chosen.frame_width) {
+      resizer =
+          std::make_unique<FrameResizer>(chosen.frame_width, chosen.frame_height, pixel_format(chosen.frame_format),
+                                         sizes.image_size, fit_of(chosen.frame_fit));
+    }
+    const std::size_t bytes = static_cast<std::size_t>(3 * sizes.image_size * sizes.image_size);
+    *controller = new lewm_controller{sizes.image_size, std::move(resizer), std::vector<std::uint8_t>(bytes),
+                                      Controller(planner->planner, options)};
+    return LEWM_OK;
+  });
+}
+
+void lewm_controller_destroy(lewm_controller* controller) { delete controller; }
+
+lewm_status lewm_controller_reset(lewm_controller* controller) {
+  return guarded([&] {
+    need("controller", controller);
+    controller->controller.reset();
+    return LEWM_OK;
+  });
+}
+
+lewm_status lewm_controller_set_goal(lewm_controller* controller, const uint8_t* pixels, ptrdiff_t row_stride) {
+  return guarded([&] {
+    need("controller", controller);
+    const std::uint8_t* goal = controller->model_frame(pixels, row_stride);
+    return finish(controller->controller.set_goal(goal), controller->controller.message());
+  });
+}
+
+lewm_status lewm_controller_set_goal_latent(lewm_controller* controller, const float* latent) {
+  return guarded([&] {
+    need("controller", controller);
+    return finish(controller->controller.set_goal_latent(latent), controller->controller.message());
+  });
+}
+
+lewm_status lewm_controller_act(lewm_controller* controller, const uint8_t* pixels, ptrdiff_t row_stride,
+                                float* action) {
+  return guarded([&] {
+    need("controller", controller);
+    const bool looks = controller->controller.needs_frame();
+    const std::uint8_t* frame = looks ? controller->model_frame(pixels, row_stride) : nullptr;
+    return finish(controller->controller.act(frame, action), controller->controller.message());
+  });
+}
+
+lewm_status lewm_controller_get_info(const lewm_controller* controller, lewm_controller_info* info) {
+  return guarded([&] {
+    need("controller", controller);
+    check_size("info", info);
+    const std::size_t struct_size = info->struct_size;
+    const Controller& source = controller->controller;
+    const Controller::Current current = source.current();
+    *info = {struct_size,     source.plans(), source.needs_plan(), source.needs_frame(),
+             current.actions, current.cost,   current.iterations,  current.elapsed};
+    return LEWM_OK;
+  });
+}

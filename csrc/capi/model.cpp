@@ -1,0 +1,141 @@
+// The C interface: a model and its functions one by one.
+#include "capi/support.h"
+
+using namespace lewm;
+using namespace lewm::capi;
+
+namespace {
+
+const char* const kPrecisionNames[] = {"fp32", "bf16", "int8"};
+
+Precision choose_precision(lewm_precision precision, cpu::Isa isa) {
+  if (precision == LEWM_PRECISION_AUTO) {
+    const bool has_dot = (isa == cpu::Isa::avx512 || isa == cpu::Isa::amx) &&
+                         cpu::kernels(isa).gemm[static_cast<int>(Precision::bf16)].run != nullptr;
+    return has_dot ? Precision::bf16 : Precision::fp32;
+  }
+  if (precision < LEWM_PRECISION_FP32 || precision > LEWM_PRECISION_INT8) {
+    throw Error(Status::invalid_argument,
+                "precision: expected auto, fp32, bf16 or int8, got " + std::to_string(precision));
+  }
+  return static_cast<Precision>(precision - 1);
+}
+
+History history_of(const lewm_history& history) {
+  return {or_default(history.problems, 1), or_default(history.context, 1), history.latents, history.past_actions};
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Model
+// ---------------------------------------------------------------------------------------------------------------------
+
+lewm_status lewm_model_open(const char* path, const lewm_model_config* config, lewm_model** model) {
+  return guarded([&] {
+    need("path", path);
+    need("model", model);
+    *model = nullptr;
+    const lewm_model_config chosen = read_or_default("config", config);
+    const cpu::Isa isa = cpu::active_isa();
+    const Precision precision = choose_precision(chosen.precision, isa);
+    auto opened =
+        std::make_unique<lewm_model>(lewm_model{Model::open(path, precision, isa), {chosen.log, chosen.log_context}});
+    char line[512];
+    std::snprintf(line, sizeof line, "lewm " LEWM_VERSION_STRING ": %s: %s on %s, %.1f MB of weights", path,
+                  kPrecisionNames[static_cast<int>(precision)], cpu::isa_name(isa),
+                  static_cast<double>(opened->model->weight_bytes()) / 1e6);
+    opened->log(line);
+    *model = opened.release();
+    return LEWM_OK;
+  });
+}
+
+void lewm_model_close(lewm_model* model) { delete model; }
+
+lewm_status lewm_model_get_info(const lewm_model* model, lewm_model_info* info) {
+  return guarded([&] {
+    need("model", model);
+    check_size("info", info);
+    const Config& config = model->model->config();
+    const std::size_t struct_size = info->struct_size;
+    *info = {struct_size,
+             config.image_size,
+             config.latent_dim,
+             config.action_dim,
+             config.frame_skip,
+             config.block_dim(),
+             config.history,
+             static_cast<lewm_precision>(static_cast<int>(model->model->precision()) + 1),
+             cpu::isa_name(model->model->isa()),
+             model->model->weight_bytes()};
+    return LEWM_OK;
+  });
+}
+
+lewm_status lewm_model_get_action_scaling(const lewm_model* model, float* mean, float* std) {
+  return guarded([&] {
+    need("model", model);
+    need("mean", mean);
+    need("std", std);
+    const ActionScaling& scaling = model->model->action_scaling();
+    for (std::int64_t d = 0; d < model->model->config().action_dim; ++d) {
+      mean[d] = scaling.mean.empty() ? 0.0f : scaling.mean[static_cast<std::size_t>(d)];
+      std[d] = scaling.std.empty() ? 1.0f : scaling.std[static_cast<std::size_t>(d)];
+    }
+    return LEWM_OK;
+  });
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Workspace
+// ---------------------------------------------------------------------------------------------------------------------
+
+lewm_status lewm_workspace_create(const lewm_model* model, const lewm_workspace_config* config,
+                                  lewm_workspace** workspace) {
+  return guarded([&] {
+    need("model", model);
+    need("workspace", workspace);
+    *workspace = nullptr;
+    const lewm_workspace_config chosen = read_or_default("config", config);
+    const WorkspaceLimits limits{or_default(chosen.problems, 1), or_default(chosen.horizon, 5)};
+    *workspace = new lewm_workspace{{model->model, limits, make_pool(threads_of(chosen.threads))}};
+    return LEWM_OK;
+  });
+}
+
+void lewm_workspace_destroy(lewm_workspace* workspace) { delete workspace; }
+
+lewm_status lewm_encode_u8(lewm_workspace* workspace, const uint8_t* frames, int64_t n, float* latents) {
+  return guarded([&] {
+    need("workspace", workspace);
+    return finish(workspace->workspace.encode(frames, n, latents), workspace->workspace.message());
+  });
+}
+
+lewm_status lewm_encode_f32(lewm_workspace* workspace, const float* frames, int64_t n, float* latents) {
+  return guarded([&] {
+    need("workspace", workspace);
+    return finish(workspace->workspace.encode(frames, n, latents), workspace->workspace.message());
+  });
+}
+
+lewm_status lewm_rollout(lewm_workspace* workspace, const lewm_history* history, const float* actions, int64_t samples,
+                         int64_t horizon, float* latents) {
+  return guarded([&] {
+    need("workspace", workspace);
+    const History seen = history_of(read("history", history));
+    return finish(workspace->workspace.rollout(seen, actions, samples, horizon, latents),
+                  workspace->workspace.message());
+  });
+}
+
+lewm_status lewm_cost(lewm_workspace* workspace, const lewm_history* history, const float* goals, const float* actions,
+                      int64_t samples, int64_t horizon, float* cost) {
+  return guarded([&] {
+    need("workspace", workspace);
+    const History seen = history_of(read("history", history));
+    return finish(workspace->workspace.cost(seen, goals, actions, samples, horizon, cost),
+                  workspace->workspace.message());
+  });
+}
