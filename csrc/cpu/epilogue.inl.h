@@ -52,31 +52,38 @@ LEWM_INLINE F combine(F value, std::int64_t r, std::int64_t j, std::int64_t n, c
   return value;
 }
 
-// product: [block.rows, product_stride] words of X W^T, float or for int8 int32 (with the zero point still in it). A
-// block has at most two vectors of columns.
+// The epilogue of one row of a block. product: [kTileColumns] words of X W^T, float or for int8 int32 (with the zero
+// point still in it). A block has at most two vectors of columns.
+template <Precision P, Activation A, class Element>
+LEWM_INLINE void finish_row(const std::uint32_t* product, std::int64_t r, const Block& block,
+                            const ColumnTerms<P>& left, const ColumnTerms<P>& right, const float* x_scale,
+                            const Epilogue& e, void* y, std::int64_t y_stride) {
+  const std::int64_t j = block.column;
+  const float row_scale = P == Precision::int8 ? x_scale[r] : 1.0f;
+  F a = activate<P, A>(left.value(product, row_scale));
+  F b = activate<P, A>(right.value(product + kLanes, row_scale));
+  Element* out = static_cast<Element*>(y) + r * y_stride + j;
+  if (block.columns == 2 * kLanes) {
+    if (e.gate || e.residual) {
+      a = combine<true>(a, r, j, kLanes, e);
+      b = combine<true>(b, r, j + kLanes, kLanes, e);
+    }
+    store_pair(out, a, b);
+  } else {
+    store_n(out, combine<false>(a, r, j, block.columns, e), block.columns);
+    if (block.columns > kLanes) {
+      store_n(out + kLanes, combine<false>(b, r, j + kLanes, block.columns - kLanes, e), block.columns - kLanes);
+    }
+  }
+}
+
+// product: [block.rows, product_stride] words.
 template <Precision P, Activation A, class Element>
 static void finish(const std::uint32_t* product, std::int64_t product_stride, const Block& block, const float* x_scale,
                    const PackedMatrix& w, const Epilogue& e, void* y, std::int64_t y_stride) {
-  const bool plain = !e.gate && !e.residual;
   const ColumnTerms<P> left(w, block.column), right(w, block.column + kLanes);  // both within the padding
   for (std::int64_t i = 0; i < block.rows; ++i) {
-    const std::int64_t r = block.row + i, j = block.column;
-    const float row_scale = P == Precision::int8 ? x_scale[r] : 1.0f;
-    F a = activate<P, A>(left.value(product + i * product_stride, row_scale));
-    F b = activate<P, A>(right.value(product + i * product_stride + kLanes, row_scale));
-    Element* out = static_cast<Element*>(y) + r * y_stride + j;
-    if (block.columns == 2 * kLanes) {
-      if (!plain) {
-        a = combine<true>(a, r, j, kLanes, e);
-        b = combine<true>(b, r, j + kLanes, kLanes, e);
-      }
-      store_pair(out, a, b);
-    } else {
-      store_n(out, combine<false>(a, r, j, block.columns, e), block.columns);
-      if (block.columns > kLanes) {
-        store_n(out + kLanes, combine<false>(b, r, j + kLanes, block.columns - kLanes, e), block.columns - kLanes);
-      }
-    }
+    finish_row<P, A, Element>(product + i * product_stride, block.row + i, block, left, right, x_scale, e, y, y_stride);
   }
 }
 

@@ -60,78 +60,112 @@ struct TileInt8 {  // x unsigned, w signed
 // Between two tile instructions, where there is nothing else to do.
 LEWM_INLINE void space_out() { asm volatile(".rept 8\n\tnop\n\t.endr"); }
 
+// A step multiplies 64 bytes of every row of the block with the same of the weights, in kSlots tile instructions; each
+// is followed by a slot for the rest of the core. Lower: the block has more than kTileHeight rows.
+template <bool Lower>
+constexpr int kSlots = Lower ? 8 : 5;
+
 struct NothingElse {
-  LEWM_METHOD void operator()() { space_out(); }
+  LEWM_METHOD void step() {}
+  template <int kSlot, int kCount>
+  LEWM_METHOD void slot() {
+    space_out();
+  }
 };
 
-// What the rest of the core does between tile instructions: the epilogue of the block before, a few rows at a time,
-// and fetching the next panel of weights. A call is one such slot.
+// What the rest of the core does between tile instructions: the epilogue of the block before, a row a slot, and
+// fetching the next panel of weights, a cache line a slot.
+template <Precision P, Activation A, class Element>
 class Meanwhile {
  public:
-  Meanwhile(Finish finish_block, const float* x_scale, const PackedMatrix& w, const Epilogue& e, void* y,
-            std::int64_t y_stride)
-      : finish_(finish_block), x_scale_(x_scale), w_(w), e_(e), y_(y), y_stride_(y_stride) {}
+  Meanwhile(const float* x_scale, const PackedMatrix& w, const Epilogue& e, void* y, std::int64_t y_stride,
+            std::int64_t steps)
+      : x_scale_(x_scale),
+        w_(w),
+        e_(e),
+        y_(y),
+        y_stride_(y_stride),
+        simple_(!e.gate && !e.residual),
+        rows_per_turn_((kBlockHeight + steps - 1) / steps),
+        steps_per_turn_(steps < kBlockHeight ? 1 : steps / kBlockHeight) {}
 
-  // A block of sums whose epilogue comes during the next `slots` calls. The one before is finished.
-  void set(const std::uint32_t* product, const Block& block, std::int64_t slots) {
+  // A block of sums whose epilogue comes during the next steps. The one before is finished.
+  LEWM_METHOD void set(const std::uint32_t* product, const Block& block) {
     product_ = product;
-    block_ = block;
-    slots_ = slots;
-    due_ = 0;
+    row_ = block.row;
+    left_ = block.rows;
+    column_ = block.column;
+    columns_ = block.columns;
   }
-  // Brings [from, to) into the second-level cache, `lines` cache lines a call.
-  void fetch(const char* from, const char* to, std::int64_t lines) {
+  // Brings [from, to) into the second-level cache.
+  LEWM_METHOD void fetch(const char* from, const char* to) {
     fetch_ = from;
     fetch_end_ = to;
-    fetch_lines_ = lines;
   }
-  LEWM_METHOD void operator()() {
-    for (std::int64_t i = 0; i < fetch_lines_ && fetch_ < fetch_end_; ++i, fetch_ += kLineBytes) {
-      __builtin_prefetch(fetch_, 0, 2);
+  LEWM_METHOD void step() {
+    fetching_ = fetch_;
+    fetch_ = fetch_ < fetch_end_ ? fetch_ + kSlots<true> * kLineBytes : fetch_;
+    rows_ = 0;
+    if (++step_ < steps_per_turn_) return;
+    step_ = 0;
+    rows_ = left_ < rows_per_turn_ ? left_ : rows_per_turn_;
+  }
+  template <int kSlot, int kCount>
+  LEWM_METHOD void slot() {
+    __builtin_prefetch(fetching_ + kSlot * kLineBytes, 0, 2);
+    if (rows_ <= kSlot) return space_out();
+    finish_one();
+    if constexpr (kSlot + 1 == kCount) {
+      for (std::int64_t i = kCount; i < rows_; ++i) finish_one();
     }
-    due_ += kBlockHeight;
-    if (due_ < kRowsAtOnce * slots_) return space_out();
-    do {
-      finish_some(kRowsAtOnce);
-      due_ -= kRowsAtOnce * slots_;
-    } while (due_ >= kRowsAtOnce * slots_);
   }
-  void finish() { finish_some(block_.rows); }
+  LEWM_METHOD void finish() {
+    while (left_) finish_one();
+  }
 
  private:
-  static constexpr std::int64_t kRowsAtOnce = 2, kLineBytes = 64;
+  static constexpr std::int64_t kLineBytes = 64;
 
-  void finish_some(std::int64_t rows) {
-    if (rows > block_.rows) rows = block_.rows;
-    if (rows == 0) return;
-    finish_(product_, kTileColumns, {block_.row, rows, block_.column, block_.columns}, x_scale_, w_, e_, y_, y_stride_);
-    product_ += rows * kTileColumns;
-    block_.row += rows;
-    block_.rows -= rows;
+  LEWM_METHOD void finish_one() {
+    // Copies of the usual case in every slot, a call for the rest.
+    if (simple_ && columns_ == kTileColumns) {
+      const Epilogue none;
+      finish_row<P, A, Element>(product_, row_, {0, 1, column_, kTileColumns}, ColumnTerms<P>(w_, column_),
+                                ColumnTerms<P>(w_, column_ + kLanes), x_scale_, none, y_, y_stride_);
+    } else {
+      finish_any(product_, {row_, 1, column_, columns_}, x_scale_, w_, e_, y_, y_stride_);
+    }
+    product_ += kTileColumns;
+    ++row_;
+    --left_;
+  }
+  [[gnu::noinline]] static void finish_any(const std::uint32_t* product, const Block& block, const float* x_scale,
+                                           const PackedMatrix& w, const Epilogue& e, void* y, std::int64_t y_stride) {
+    cpu::LEWM_SIMD::finish<P, A, Element>(product, kTileColumns, block, x_scale, w, e, y, y_stride);
   }
 
-  Finish finish_;
   const float* x_scale_;
   const PackedMatrix& w_;
   const Epilogue& e_;
   void* y_;
   std::int64_t y_stride_;
-  const std::uint32_t* product_ = nullptr;
-  Block block_ = {};  // what is left of it
-  std::int64_t slots_ = 1, due_ = 0;
+  bool simple_;
+  std::int64_t rows_per_turn_, steps_per_turn_;  // the whole of a block during the steps of the next
+  std::int64_t rows_ = 0, step_ = 0;             // rows of this step; steps since the last turn
+
+  const std::uint32_t* product_ = nullptr;  // of the next row
+  std::int64_t row_ = 0, left_ = 0, column_ = 0, columns_ = 0;
   const char* fetch_ = nullptr;
   const char* fetch_end_ = nullptr;
-  std::int64_t fetch_lines_ = 0;
+  const char* fetching_ = nullptr;  // in this step
 };
 
-// product: [block rows, kTileColumns] (row stride in words) <- rows of a times one panel. meanwhile() runs after each
-// tile instruction, kSlots<Lower> times a step. Lower: the block has more than kTileHeight rows.
-template <bool Lower>
-constexpr std::int64_t kSlots = Lower ? 8 : 5;
-template <class Tile, bool Lower, class Meanwhile>
+// product: [block rows, kTileColumns] (row stride in words) <- rows of a times one panel.
+template <class Tile, bool Lower, class Work>
 LEWM_INLINE void multiply_tiles(const char* a, std::int64_t stride, const char* panel, std::int64_t steps,
-                                std::uint32_t* product, std::int64_t product_stride, Meanwhile& meanwhile) {
+                                std::uint32_t* product, std::int64_t product_stride, Work& meanwhile) {
   constexpr std::int64_t kPanelRow = kTileColumns * 4, kTileBytes = 64;  // bytes
+  constexpr int kCount = kSlots<Lower>;
   const char* lower = a + kTileHeight * stride;
   _tile_zero(0);
   _tile_zero(1);
@@ -140,25 +174,26 @@ LEWM_INLINE void multiply_tiles(const char* a, std::int64_t stride, const char* 
     _tile_zero(3);
   }
   for (std::int64_t s = 0; s < steps; ++s) {
+    meanwhile.step();
     _tile_loadd(4, a + s * kTileBytes, stride);
-    meanwhile();
+    meanwhile.template slot<0, kCount>();
     _tile_loadd(6, panel, kPanelRow);
-    meanwhile();
+    meanwhile.template slot<1, kCount>();
+    _tile_loadd(7, panel + kTileBytes, kPanelRow);
+    meanwhile.template slot<2, kCount>();
     if constexpr (Lower) {
       _tile_loadd(5, lower + s * kTileBytes, stride);
-      meanwhile();
+      meanwhile.template slot<3, kCount>();
     }
-    _tile_loadd(7, panel + kTileBytes, kPanelRow);
-    meanwhile();
     Tile::template dot<0>();
-    meanwhile();
+    meanwhile.template slot<kCount - (Lower ? 4 : 2), kCount>();
     Tile::template dot<1>();
-    meanwhile();
+    meanwhile.template slot<kCount - (Lower ? 3 : 1), kCount>();
     if constexpr (Lower) {
       Tile::template dot<2>();
-      meanwhile();
+      meanwhile.template slot<6, kCount>();
       Tile::template dot<3>();
-      meanwhile();
+      meanwhile.template slot<7, kCount>();
     }
     panel += kTileHeight * kPanelRow;
   }
@@ -196,15 +231,14 @@ class TileBlocks {
   bool lower_;
 };
 
-template <class Tile>
-static void run_tiles(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& epilogue, void* y,
-                      std::int64_t y_stride) {
+template <class Tile, Activation A, class Element>
+static void run_tiles_as(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& epilogue, void* y,
+                         std::int64_t y_stride) {
   alignas(64) std::uint32_t products[2][kBlockHeight * kTileColumns];
   const std::int64_t words = padded_k<Tile::kPrecision>(w.k) / Tile::kGroup, steps = words / kTileHeight;
   const std::int64_t stride = x.stride * 4 / Tile::kGroup;  // bytes
-  const std::int64_t panel_bytes = words * kTileColumns * 4,
-                     weight_bytes = panel_bytes * (padded_n_of(w.n) / kTileColumns);
-  Meanwhile meanwhile(select_finish<Tile::kPrecision>(epilogue), x.scale, w, epilogue, y, y_stride);
+  const std::int64_t panel_bytes = words * kTileColumns * 4;
+  Meanwhile<Tile::kPrecision, A, Element> meanwhile(x.scale, w, epilogue, y, y_stride, steps);
   int turn = 0;
   // All whole blocks, then the rest with tiles of fewer rows.
   for (std::int64_t first = 0; first < rows;) {
@@ -212,17 +246,13 @@ static void run_tiles(Rows x, std::int64_t rows, const PackedMatrix& w, const Ep
     const std::int64_t height = whole ? kBlockHeight : rows - first;
     const std::int64_t last = whole ? first + whole : rows;
     const std::int64_t upper = height < kTileHeight ? height : kTileHeight;
-    const std::int64_t slots = steps * (height > kTileHeight ? kSlots<true> : kSlots<false>);
-    const std::int64_t fetches = slots * ((last - first) / height) * 64;  // bytes of a panel, one line a slot
     const TileConfig config(upper, height - upper);
     _tile_loadconfig(&config);
     for (std::int64_t column = 0; column < w.n; column += kTileColumns) {
       const char* panel = static_cast<const char*>(w.data) + column * words * 4;
       const std::int64_t columns = w.n - column < kTileColumns ? w.n - column : kTileColumns;
-      const char* end = static_cast<const char*>(w.data) + weight_bytes;
-      if (first == 0)
-        meanwhile.fetch(panel + panel_bytes, panel + panel_bytes < end ? panel + 2 * panel_bytes : end,
-                        (panel_bytes + fetches - 1) / fetches);
+      const bool fetches = first == 0 && column + kTileColumns < w.n;
+      meanwhile.fetch(panel + panel_bytes, fetches ? panel + 2 * panel_bytes : panel + panel_bytes);
       for (std::int64_t row = first; row < last; row += height) {
         const char* a = static_cast<const char*>(x.data) + row * stride;
         std::uint32_t* product = products[turn];
@@ -232,7 +262,7 @@ static void run_tiles(Rows x, std::int64_t rows, const PackedMatrix& w, const Ep
           multiply_tiles<Tile, false>(a, stride, panel, steps, product, kTileColumns, meanwhile);
         }
         meanwhile.finish();
-        meanwhile.set(product, {row, height, column, columns}, slots);
+        meanwhile.set(product, {row, height, column, columns});
         turn ^= 1;
       }
     }
@@ -240,6 +270,26 @@ static void run_tiles(Rows x, std::int64_t rows, const PackedMatrix& w, const Ep
   }
   meanwhile.finish();
   _tile_release();
+}
+
+template <class Tile, Activation A>
+static void run_tiles_activated(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& epilogue, void* y,
+                                std::int64_t y_stride) {
+  if (epilogue.store == Store::f32) return run_tiles_as<Tile, A, float>(x, rows, w, epilogue, y, y_stride);
+  run_tiles_as<Tile, A, std::uint16_t>(x, rows, w, epilogue, y, y_stride);
+}
+
+template <class Tile>
+static void run_tiles(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& epilogue, void* y,
+                      std::int64_t y_stride) {
+  switch (epilogue.activation) {
+    case Activation::none:
+      return run_tiles_activated<Tile, Activation::none>(x, rows, w, epilogue, y, y_stride);
+    case Activation::gelu:
+      return run_tiles_activated<Tile, Activation::gelu>(x, rows, w, epilogue, y, y_stride);
+    case Activation::silu:
+      return run_tiles_activated<Tile, Activation::silu>(x, rows, w, epilogue, y, y_stride);
+  }
 }
 
 }  // namespace lewm::cpu::LEWM_SIMD

@@ -77,6 +77,12 @@ LEWM_INLINE void store_pair(float* p, F a, F b) {
 }
 LEWM_INLINE void store_pair(std::uint16_t* p, F a, F b) { _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh(b, a)); }
 
+// table[low 5 bits of the index]; other instruction sets have no cheap way to do this.
+#define LEWM_HAS_LOOKUP 1
+LEWM_INLINE F lookup(const float (&table)[32], F index) {
+  return _mm512_permutex2var_ps(load(table), _mm512_castps_si512(index), load(table + kLanes));
+}
+
 // Integers.
 LEWM_INLINE I load_i(const void* p) { return _mm512_loadu_si512(p); }
 LEWM_INLINE void store_i(void* p, I x) { _mm512_storeu_si512(p, x); }
