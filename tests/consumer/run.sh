@@ -28,6 +28,14 @@ for program in consumer_c consumer_cpp consumer_static; do
 done
 [[ -n $expected ]] || { echo "no program was built" >&2; exit 1; }
 
+# The examples run; the ROS 2 node answers the three of its stub's images that it can act on.
+"$build/minimal" "$model" >/dev/null
+"$build/embed_existing_loop" "$model" 6 >/dev/null
+commands=$("$build/ros2_node" --ros-args -p model:="$model" -p low:=-1,-1 -p high:=1,1 2>"$build/ros2.log")
+[[ $(wc -l <<<"$commands") == 3 ]] || { cat "$build/ros2.log" >&2; echo "ros2_node: expected 3 commands" >&2; exit 1; }
+grep -q 'no goal yet' "$build/ros2.log" && grep -q 'got yuv422' "$build/ros2.log"
+echo "examples: ok"
+
 # pkg-config, where the prefix has its file.
 pc=$(find "$prefix" -path '*pkgconfig/lewm.pc' 2>/dev/null | head -n 1)
 if [[ -n $pc ]] && command -v pkg-config >/dev/null; then

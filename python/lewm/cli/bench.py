@@ -1,4 +1,7 @@
-"""``lewm bench``: what encoding, rollouts and plans take on this machine, beside its measured matrix-product peak."""
+"""``lewm bench``: what encoding, rollouts and plans take on this machine, beside its measured matrix-product peak.
+
+With ``--realtime``: what a control loop sees (``lewm.cli.realtime``).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +17,7 @@ import numpy as np
 import lewm
 from lewm import _core
 from lewm.checkpoint import Checkpoint, expected_shapes
+from lewm.cli import realtime
 from lewm.cli.flops import candidate_flops, encode_flops
 
 __all__ = ["add_arguments", "run"]
@@ -25,19 +30,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision", nargs="+", choices=("fp32", "bf16", "int8"), help="default: all that there are"
     )
     parser.add_argument("--threads", type=int, help="default: one per core")
-    parser.add_argument("--samples", type=int, default=300)
-    parser.add_argument("--iterations", type=int, default=30)
+    parser.add_argument("--samples", type=int, help="default: 300")
+    parser.add_argument("--iterations", type=int, help="default: 30")
     parser.add_argument("--horizon", type=int, default=5)
     parser.add_argument(
         "--repeats", type=int, default=3, help="measurements of each; the shortest counts (default: 3)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    realtime.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Measures and prints a table."""
+    if args.realtime:
+        realtime.run(args, _save_random)
+        return
     if args.repeats < 1:
         raise ValueError(f"--repeats: expected at least 1, got {args.repeats}")
+    args.samples, args.iterations = args.samples or 300, args.iterations or 30
     precisions = args.precision or _core.precisions(_core.active_isa())
     rows = [row for precision in precisions for row in _measure(args, precision)]
     if args.json:
@@ -107,6 +117,10 @@ def _model(path: str | None, precision: str, threads: int | None) -> lewm.Model:
     if path is not None:
         return lewm.load(path, precision=precision, threads=threads)
     return lewm.Model.from_checkpoint(_random_checkpoint(), precision, threads)
+
+
+def _save_random(path: Path) -> None:
+    lewm.save(_random_checkpoint(), path)
 
 
 def _random_checkpoint() -> Checkpoint:
