@@ -122,7 +122,7 @@ LEWM_INLINE F gelu_coarse(F x) {
                                                        -0.00441436283f,
                                                        -0.0019724064f,
                                                        0.0f};
-  const F t = clamp_magnitude(x, 4.16f);
+  const F t = max(set(-4.3f), min(set(4.1f), x));  // n is 0..31
   // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
   const F n = fma(t, set(1.0f / 0.27f), set(12582912.0f + 16.0f));
   return fma(fma(lookup(kQuadratic, n), x, lookup(kLinear, n)), x, lookup(kConstant, n));
