@@ -14,6 +14,7 @@ from lewm.checkpoint.contents import Checkpoint, scaling
 from lewm.checkpoint.files import read_checkpoint, write_checkpoint
 from lewm.checkpoint.names import expected_shapes, from_any_naming
 from lewm.config import LeWMConfig
+from lewm.errors import Error
 
 __all__ = ["Checkpoint", "convert", "expected_shapes", "read_checkpoint", "save", "write_checkpoint"]
 
@@ -48,7 +49,8 @@ def save(
     Raises:
         TypeError: ``model_or_state`` is none of these.
         ValueError: ``config`` is missing, or a mean or std does not fit it.
-        lewm.Error: the tensors are not those of the configuration, or not finite.
+        lewm.Error: the tensors are not those of the configuration, or not finite, or the model is of a kind that these
+            files do not hold (one with another encoder, a behaviour-cloning policy).
         OSError: the files cannot be written.
     """
     checkpoint = _as_checkpoint(model_or_state, config)
@@ -102,6 +104,8 @@ def _with_scaling(
 def _as_checkpoint(value: Any, config: LeWMConfig | None) -> Checkpoint:
     if isinstance(value, Checkpoint):
         return value
+    if getattr(value, "not_exportable", None):
+        raise Error(value.not_exportable)
     if hasattr(value, "state_dict"):  # a torch module; lewm.LeWM knows its sizes and scalings
         checkpoint = _as_checkpoint(value.state_dict(), config or getattr(value, "config", None))
         known = {name: getattr(value, name, None) for name in ("preprocessing", "action_scaling")}

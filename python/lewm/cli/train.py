@@ -7,7 +7,9 @@ import os
 import sys
 from typing import Any
 
+from lewm.nn.objectives import OBJECTIVES
 from lewm.training import PRESETS, parse_overrides, train
+from lewm.training.config import CLONING
 
 _EXAMPLES = """examples:
   lewm train preset=tiny data=two_room.h5 out=runs/two_room
@@ -28,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a YAML file of settings, and settings over it (docs/training.md lists them)",
     )
     parser.add_argument("--preset", choices=PRESETS, help="settings to start from; the same as preset=NAME")
+    parser.add_argument("--objective", choices=(*OBJECTIVES, CLONING), help="the same as objective=NAME")
+    parser.add_argument(
+        "--encoder",
+        metavar="MODULE:FACTORY",
+        help="another image encoder; the same as encoder=..., with freeze_encoder=true it keeps its weights",
+    )
     parser.add_argument("--resume", metavar="RUN", help="go on with the run in this folder")
 
 
@@ -37,6 +45,9 @@ def run(args: argparse.Namespace) -> int:
     if len(files) > 1:
         raise ValueError(f"settings: expected one YAML file, got {', '.join(files)}")
     overrides: dict[str, Any] = parse_overrides([word for word in args.settings if "=" in word])
+    overrides |= {
+        name: value for name in ("objective", "encoder") if (value := getattr(args, name)) is not None
+    }
     preset = overrides.pop("preset", args.preset)
     result = train(files[0] if files else None, preset=preset, resume=args.resume, **overrides)
     if os.environ.get("RANK", "0") == "0":

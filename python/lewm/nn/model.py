@@ -12,19 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lewm.checkpoint import read_checkpoint
-from lewm.checkpoint.contents import IMAGENET, Checkpoint, scaling
+from lewm.checkpoint.contents import Checkpoint
 from lewm.config import LeWMConfig
-from lewm.nn.attention import ATTENTION_KINDS
-from lewm.nn.batch_norm import BatchNorm
+from lewm.nn.image_encoder import ImageEncoder, make_projector
 from lewm.nn.objectives import OBJECTIVES, PLDM_WEIGHTS, pldm_terms
-from lewm.nn.predictor import ActionEncoder, Predictor, Projector
+from lewm.nn.predictor import ActionEncoder, Predictor
 from lewm.nn.sigreg import sigreg
-from lewm.nn.vit import VisionTransformer
 
 __all__ = ["LeWM"]
 
 
-class LeWM(nn.Module):
+class LeWM(ImageEncoder):
     """LeWorldModel in torch. `state_dict()` has the published tensor names.
 
     Sizes in shapes: D = config.latent_dim, A = config.block_dim (action_dim * frame_skip), H, W = config.image_size.
@@ -36,6 +34,8 @@ class LeWM(nn.Module):
         preprocessing: {"mean", "std"} per colour channel of pixels scaled to [0, 1]; by default ImageNet's.
         action_scaling: {"mean", "std"} per action dimension, with which the training data was standardised; kept for
             the files that `lewm.save` writes: the actions given to this module are standardised already.
+        encoder: in the place of the built-in vision transformer, see `lewm.nn.external.ExternalEncoder`; such a model
+            trains and rolls out, but cannot be exported. freeze_encoder: keep its weights.
 
     The attributes config, preprocessing and action_scaling (None: identity) are what `lewm.save` reads.
 
@@ -51,28 +51,17 @@ class LeWM(nn.Module):
         attention: str = "auto",
         preprocessing: Mapping[str, Any] | None = None,
         action_scaling: Mapping[str, Any] | None = None,
+        encoder: nn.Module | None = None,
+        freeze_encoder: bool = False,
     ):
-        super().__init__()
-        if attention not in ATTENTION_KINDS:
-            raise ValueError(f"attention: expected one of {ATTENTION_KINDS}, got {attention!r}")
         config = config or LeWMConfig()
-        self.config = config
-        self.preprocessing = scaling("preprocessing", preprocessing or IMAGENET, 3)
-        self.action_scaling = (
-            scaling("action_scaling", action_scaling, config.action_dim)
-            if action_scaling is not None
-            else None
-        )
-        self.encoder = VisionTransformer(
-            image_size=config.image_size,
-            patch_size=config.patch_size,
-            dim=config.encoder_dim,
-            depth=config.encoder_depth,
-            heads=config.encoder_heads,
-            mlp_dim=config.encoder_mlp_dim,
-            mean=self.preprocessing["mean"],
-            std=self.preprocessing["std"],
+        super().__init__(
+            config,
             attention=attention,
+            preprocessing=preprocessing,
+            action_scaling=action_scaling,
+            encoder=encoder,
+            freeze_encoder=freeze_encoder,
         )
         self.predictor = Predictor(
             history=config.history,
@@ -90,10 +79,10 @@ class LeWM(nn.Module):
         self.action_encoder = ActionEncoder(
             config.block_dim, config.action_smoothed_dim, config.latent_dim, config.action_mlp_scale
         )
-        self.projector = _projector(
-            config.encoder_dim, config.projector_dim, config.latent_dim, config.projector_norm
+        self.projector = make_projector(
+            self.encoder_dim, config.projector_dim, config.latent_dim, config.projector_norm
         )
-        self.pred_proj = _projector(
+        self.pred_proj = make_projector(
             config.predictor_output_dim, config.pred_proj_dim, config.latent_dim, config.projector_norm
         )
 
@@ -110,31 +99,6 @@ class LeWM(nn.Module):
         model = cls(checkpoint.config, **kwargs)
         model.load_state_dict({name: torch.tensor(array) for name, array in checkpoint.state.items()})
         return model.eval()
-
-    def sync_batch_norm(self, group: dist.ProcessGroup) -> None:
-        """Let the batch normalisations of projector and pred_proj span the ranks of `group` in training mode."""
-        for module in self.modules():
-            if isinstance(module, BatchNorm):
-                module.sync(group)
-
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Latents (..., D) float32 of images.
-
-        pixels: (..., H, W, 3) uint8 RGB, normalised here; or (..., 3, H, W) floating point, normalised already.
-        Raises ValueError on another shape, TypeError on another dtype.
-        """
-        size = self.config.image_size
-        image = (size, size, 3) if pixels.dtype == torch.uint8 else (3, size, size)
-        if pixels.dtype != torch.uint8 and not pixels.is_floating_point():
-            raise TypeError(f"pixels: expected uint8 or a floating-point dtype, got {pixels.dtype}")
-        if tuple(pixels.shape[-3:]) != image:
-            expected = ", ".join(map(str, image))
-            raise ValueError(
-                f"pixels: expected (..., {expected}) for {pixels.dtype}, got {tuple(pixels.shape)}"
-            )
-        batch = pixels.shape[:-3]
-        latents = self.projector(self.encoder(pixels.reshape(-1, *image)))
-        return latents.float().view(*batch, -1)
 
     def predict(self, latents: Tensor, actions: Tensor) -> Tensor:
         """The next latent after each step of a window, (B, T, D) float32.
@@ -266,7 +230,3 @@ class LeWM(nn.Module):
     def forward(self, batch: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """`loss(batch, ...)`: what DistributedDataParallel and torch.compile wrap."""
         return self.loss(batch, *args, **kwargs)
-
-
-def _projector(inputs: int, hidden: int, outputs: int, norm: str) -> nn.Module:
-    return Projector(inputs, hidden, outputs, norm) if hidden else nn.Identity()

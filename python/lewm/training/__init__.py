@@ -12,12 +12,23 @@ import torch
 from lewm.checkpoint import save
 from lewm.errors import Error
 from lewm.nn import LeWM
+from lewm.nn.cloner import Cloner
 from lewm.training.config import PRESETS, TrainConfig, make_config, parse_overrides
 from lewm.training.distributed import Ranks
 from lewm.training.log import read_metrics
+from lewm.training.models import MODEL_FILE, load_trained, save_trained
 from lewm.training.trainer import LAST_CHECKPOINT, Trainer
 
-__all__ = ["PRESETS", "TrainConfig", "TrainResult", "make_config", "parse_overrides", "read_metrics", "train"]
+__all__ = [
+    "PRESETS",
+    "TrainConfig",
+    "TrainResult",
+    "load_trained",
+    "make_config",
+    "parse_overrides",
+    "read_metrics",
+    "train",
+]
 
 
 @dataclass(frozen=True)
@@ -26,11 +37,13 @@ class TrainResult:
 
     Attributes:
         model: trained, in evaluation mode.
-        folder: of the run. model_file: the deployment file in it (what `lewm.load` opens). metrics_file: its log.
+        folder: of the run. metrics_file: its log.
+        model_file: the deployment file in it (what `lewm.load` opens); for what no such file can hold, a policy or a
+            model with another encoder, the weights that `load_trained(folder)` opens.
         steps: optimiser steps done, over all resumptions.
     """
 
-    model: LeWM
+    model: LeWM | Cloner
     folder: Path
     model_file: Path
     metrics_file: Path
@@ -120,11 +133,13 @@ def _require_fresh(settings: TrainConfig, ranks: Ranks) -> None:
 def _export(trainer: Trainer) -> TrainResult:
     folder = trainer.folder
     trainer.calibrate()
-    result = TrainResult(
-        trainer.model, folder, folder / "model.safetensors", folder / "metrics.csv", trainer.step
-    )
-    if trainer.ranks.first:
+    exportable = trainer.model.not_exportable is None
+    model_file = folder / ("model.safetensors" if exportable else MODEL_FILE)
+    result = TrainResult(trainer.model, folder, model_file, folder / "metrics.csv", trainer.step)
+    if trainer.ranks.first and exportable:
         save(trainer.model, result.model_file, provenance=f"lewm train, {trainer.step} steps")
         save(trainer.model, folder / "published")
+    elif trainer.ranks.first:
+        save_trained(trainer.model, folder)
     trainer.ranks.wait()
     return result

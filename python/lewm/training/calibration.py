@@ -15,12 +15,13 @@ from torch import Tensor
 
 from lewm.nn import LeWM
 from lewm.nn.batch_norm import BatchNorm
+from lewm.nn.image_encoder import ImageEncoder
 
 __all__ = ["calibrate"]
 
 
 @torch.no_grad()
-def calibrate(model: LeWM, batches: Iterable[Mapping[str, Tensor]]) -> None:
+def calibrate(model: ImageEncoder, batches: Iterable[Mapping[str, Tensor]]) -> None:
     """Replaces the running mean and variance of every batch norm by their averages over `batches`, without dropout.
 
     batches: windows as `LeWM.loss` takes them, on the model's device. The model is left in evaluation mode. Training
@@ -36,7 +37,8 @@ def calibrate(model: LeWM, batches: Iterable[Mapping[str, Tensor]]) -> None:
     try:
         for batch in batches:
             latents = model.encode(batch["pixels"])
-            model.predict(latents[:, :-1], batch["action"][:, :-1])
+            if isinstance(model, LeWM):
+                model.predict(latents[:, :-1], batch["action"][:, :-1])
     finally:
         for norm, (momentum, group) in zip(norms, before, strict=True):
             norm.momentum, norm.group = momentum, group

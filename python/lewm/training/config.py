@@ -17,8 +17,9 @@ from lewm.config import LeWMConfig
 from lewm.nn.attention import ATTENTION_KINDS
 from lewm.nn.objectives import OBJECTIVES
 
-__all__ = ["PRESETS", "TrainConfig", "make_config", "parse_overrides"]
+__all__ = ["CLONING", "PRESETS", "TrainConfig", "make_config", "parse_overrides"]
 
+CLONING = "gcbc"
 _PRECISIONS = ("auto", "fp32", "bf16")
 
 
@@ -40,6 +41,10 @@ class TrainConfig:
 
     model: LeWMConfig = field(default_factory=LeWMConfig)
     """Sizes. action_dim is taken from the data."""
+    encoder: str = ""
+    """"module:factory" of an image encoder in the place of the built-in one, see `lewm.nn.external`."""
+    freeze_encoder: bool = False
+    """Train everything but that encoder."""
     dropout: float = 0.1
     emb_dropout: float = 0.0
     attention: str = "auto"
@@ -57,7 +62,10 @@ class TrainConfig:
     clip: float = 1.0
     """Largest norm of the gradient."""
     objective: str = "lewm"
-    """What the prediction loss is trained with: "lewm" (SIGReg), "pldm" or "none", see `lewm.nn.objectives`."""
+    """What the prediction loss is trained with: "lewm" (SIGReg), "pldm" or "none", see `lewm.nn.objectives`; or "gcbc":
+    goal-conditioned behaviour cloning instead of a world model, see `lewm.nn.cloner`."""
+    goal_blocks: int = 5
+    """Of "gcbc": the farthest goal that it learns from, in action blocks."""
     sigreg_weight: float = 0.09
     """lambda, of objective "lewm"."""
     num_proj: int = 1024
@@ -95,7 +103,7 @@ class TrainConfig:
         for setting in dataclasses.fields(self):
             value = _converted(setting.name, setting.type, getattr(self, setting.name))
             object.__setattr__(self, setting.name, value)
-        for name in ("batch_size", "num_proj", "val_every", "log_every", "checkpoint_every"):
+        for name in ("batch_size", "goal_blocks", "num_proj", "val_every", "log_every", "checkpoint_every"):
             _require(getattr(self, name) >= 1, name, "at least 1", self)
         for name in (
             "steps",
@@ -115,13 +123,17 @@ class TrainConfig:
         _require(self.steps > 0 or self.epochs > 0, "epochs", "more than 0 when steps is 0", self)
         _require(self.knots >= 2, "knots", "at least 2", self)
         _require(self.precision in _PRECISIONS, "precision", f"one of {_PRECISIONS}", self)
-        _require(self.objective in OBJECTIVES, "objective", f"one of {OBJECTIVES}", self)
+        objectives = (*OBJECTIVES, CLONING)
+        _require(self.objective in objectives, "objective", f"one of {objectives}", self)
+        _require(
+            not self.freeze_encoder or bool(self.encoder), "freeze_encoder", "an encoder beside it", self
+        )
         _require(self.attention in ATTENTION_KINDS, "attention", f"one of {ATTENTION_KINDS}", self)
 
     @property
     def frames(self) -> int:
-        """T, frames in a window: the history and the frame that follows it."""
-        return self.model.history + 1
+        """T, frames in a window: the history and the frame that follows it; for "gcbc" a frame and its goals."""
+        return 1 + (self.goal_blocks if self.objective == CLONING else self.model.history)
 
     def save(self, path: Path) -> None:
         """Writes the settings as YAML that `make_config` reads."""

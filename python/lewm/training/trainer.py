@@ -20,13 +20,15 @@ from lewm.config import LeWMConfig
 from lewm.data import TrajectoryDataset
 from lewm.errors import Error
 from lewm.nn import LeWM
+from lewm.nn.cloner import Cloner
 from lewm.training.calibration import calibrate
 from lewm.training.checkpoints import read_checkpoint, restore_rng, rng_state, write_checkpoint
-from lewm.training.config import TrainConfig
+from lewm.training.config import CLONING, TrainConfig
 from lewm.training.data import WindowOrder, loader
 from lewm.training.diagnostics import latent_diagnostics
 from lewm.training.distributed import Ranks
 from lewm.training.log import Log
+from lewm.training.models import make_model
 from lewm.training.optim import learning_rate, make_optimizer
 
 __all__ = ["LAST_CHECKPOINT", "Trainer"]
@@ -73,22 +75,15 @@ class Trainer:
 
     # Construction
 
-    def _make_model(self) -> LeWM:
-        config = self.config
-        model = LeWM(
-            config.model,
-            dropout=config.dropout,
-            emb_dropout=config.emb_dropout,
-            attention=config.attention,
-            action_scaling=self.train_data.action_scaling,
-        )
-        return model.to(self.ranks.device)
+    def _make_model(self) -> LeWM | Cloner:
+        return make_model(self.config, self.train_data.action_scaling).to(self.ranks.device)
 
     def _wrap(self) -> torch.nn.Module:
         """The model as the loop calls it: compiled and distributed as asked."""
         if self.config.compile:
             self.model.encoder.compile()
-            self.model.predictor.compile()
+            if isinstance(self.model, LeWM):
+                self.model.predictor.compile()
         if self.ranks.group is None:
             return self.model
         self.model.sync_batch_norm(self.ranks.group)
@@ -174,16 +169,18 @@ class Trainer:
 
     def _loss(self, module: torch.nn.Module, batch: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
         group = self.ranks.group if module.training else None
+        options: dict[str, Any] = {}
+        if self.config.objective != CLONING:
+            options = {
+                "lambda_": self.config.sigreg_weight,
+                "objective": self.config.objective,
+                "num_proj": self.config.num_proj,
+                "knots": self.config.knots,
+                "seed": seed,
+                "group": group,
+            }
         with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self._bf16):
-            return module(
-                batch,
-                self.config.sigreg_weight,
-                objective=self.config.objective,
-                num_proj=self.config.num_proj,
-                knots=self.config.knots,
-                seed=seed,
-                group=group,
-            )
+            return module(batch, **options)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
