@@ -195,6 +195,7 @@ def _evaluate(model: Any, out: Path, settings: Settings, progress: Progress | No
         replan_every=settings.replan_every,
         context=settings.context,
         film=_PLANS_SHOWN,
+        parts=out / "evaluation" / "parts",
         progress=progress,
         **settings.planner,
     )

@@ -59,7 +59,7 @@ class StateAgent:
         )
         self.context = 1
 
-    def reset(self, goals: np.ndarray, seed: int) -> None:
+    def reset(self, goals: np.ndarray, seed: int, first: int = 0) -> None:
         self.seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def act(self, rows: np.ndarray, frames: np.ndarray, past: np.ndarray) -> np.ndarray:
@@ -253,9 +253,9 @@ def test_random_actions_depend_on_seed_and_episode_alone(env: TwoRoomEnv) -> Non
     goals, nothing = np.zeros((4, SIZE, SIZE, 3), np.uint8), np.zeros((0,))
     agent.reset(goals, seed=1)
     first = [agent.act(np.arange(4), nothing, nothing) for _ in range(3)]
-    agent.reset(goals, seed=1)
-    agent.act(np.arange(4), nothing, nothing)
-    np.testing.assert_array_equal(agent.act(np.array([2]), nothing, nothing)[0], first[1][2])
+    agent.reset(goals[:2], seed=1, first=2)
+    agent.act(np.arange(2), nothing, nothing)
+    np.testing.assert_array_equal(agent.act(np.array([0]), nothing, nothing)[0], first[1][2])
     assert np.abs(first[0]).max() <= 1 and first[0].shape == (4, 1, 2)
 
 
@@ -274,9 +274,20 @@ def evaluation(episodes: EpisodeFile):
             made.append(TwoRoomBatch(count, image_size))
             return made[-1]
 
+    class PartAgent(StateAgent):
+        """Knows the states of the part that runs."""
+
+        def __init__(self, goals: np.ndarray) -> None:
+            super().__init__(TwoRoomBatch(1, SIZE), goals)
+            self.all_goals = self.goals
+
+        def reset(self, goals: np.ndarray, seed: int, first: int = 0) -> None:
+            super().reset(goals, seed, first)
+            self.batch, self.goals = made[-1], self.all_goals[first : first + len(goals)]
+
     def agents(seed: int) -> dict:
         tasks = draw_tasks(episodes, env, goal_offset=25, episodes=60, seed=seed)
-        return {"model": StateAgent(made[-1], tasks.goals), "random": random_agent(env)}
+        return {"model": PartAgent(tasks.goals), "random": random_agent(env)}
 
     return evaluate_agents(agents, Watched(SIZE), episodes, episodes=60, seeds=(4, 5), film=2)
 
@@ -385,20 +396,126 @@ def test_each_episode_is_planned_as_if_alone(model, env: TwoRoomEnv) -> None:
     np.testing.assert_allclose(actions[1], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_many_episodes_are_planned_in_parts_with_progress(model, env: TwoRoomEnv, monkeypatch) -> None:
-    rng = np.random.default_rng(0)
-    frames = np.stack([env.render_state(state) for state in rng.uniform(21, 99, (5, 2))])
-    nothing, calls = np.zeros((5, 0, 5, 2), np.float32), []
-    results = []
-    for size in (25, 2):
-        monkeypatch.setattr("lewm.evaluation.agents._PROBLEMS_PER_CALL", size)
-        planner = lewm.Planner(model, seed=3, **OPTIONS)
-        agent = PlanningAgent(model, planner, replan_every=1, progress=lambda *call: calls.append(call))
-        agent.reset(frames[::-1].copy(), seed=0)
-        results.append([agent.act(np.arange(5), frames[:, None], nothing) for _ in range(2)])
-    np.testing.assert_array_equal(results[0], results[1])
-    assert calls[:2] == [(0, 5, 5), (1, 5, 5)]
-    assert calls[2:] == [(replan, done, 5) for replan in (0, 1) for done in (2, 4, 5)]
+def same_outcomes(first, second) -> None:
+    for agent, one in first.seeds[0].outcomes.items():
+        two = second.seeds[0].outcomes[agent]
+        for name in ("success", "steps", "final_states"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+        assert one.films.keys() == two.films.keys()
+        for row, frames in one.films.items():
+            np.testing.assert_array_equal(frames, two.films[row])
+
+
+PARTED = {"episodes": 7, "replan_every": 1, "film": 3, "budget": 15, **OPTIONS}
+
+
+def test_parts_do_not_matter(model, episodes: EpisodeFile, monkeypatch) -> None:
+    """Neither for the outcome, nor for the sum of what progress reports."""
+    calls: list[tuple[str, int, int]] = []
+    whole = evaluate(model, episodes.path, **PARTED)
+    monkeypatch.setattr("lewm.evaluation.protocols.TASKS_PER_PART", 4)
+    in_parts = evaluate(model, episodes.path, **PARTED, progress=lambda *call: calls.append(call))
+    same_outcomes(whole, in_parts)
+    assert (
+        list(whole.seeds[0].outcomes["model"].films)
+        == np.flatnonzero(whole.seeds[0].tasks.strict)[:3].tolist()
+    )
+    total = 15 * -(-len(whole.seeds[0].tasks) // 4)
+    assert {call[2] for call in calls} == {total} and max(call[1] for call in calls) <= total
+
+
+def test_an_interrupted_evaluation_goes_on(model, episodes: EpisodeFile, tmp_path: Path, monkeypatch) -> None:
+    from lewm.evaluation import protocols
+
+    monkeypatch.setattr(protocols, "TASKS_PER_PART", 20)
+    options = {**PARTED, "parts": tmp_path / "parts"}
+    ran: list[int] = []
+
+    def counted(*args, first: int, **rest):
+        if len(ran) == 3 and not resumed:
+            raise KeyboardInterrupt
+        ran.append(first)
+        return run_tasks(*args, first=first, **rest)
+
+    resumed = False
+    monkeypatch.setattr(protocols, "run_tasks", counted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, episodes.path, **options)
+    resumed = True
+    (tmp_path / "parts" / "0_model_0001.npz").write_bytes(b"damaged")
+    result = evaluate(model, episodes.path, **options)
+    parts = -(-len(result.seeds[0].tasks) // 20)
+    assert ran[:3] == [0, 20, 40] and len(ran) == 2 * parts + 1, (
+        "a finished part ran again, or one was left out"
+    )
+    same_outcomes(result, evaluate(model, episodes.path, **PARTED))
+
+    ran.clear()
+    again = evaluate(model, episodes.path, **options)
+    assert not ran
+    same_outcomes(result, again)
+    assert again.seeds[0].seconds == result.seeds[0].seconds
+    evaluate(model, episodes.path, **{**options, "replan_every": 2})
+    assert len(ran) == 2 * parts, "parts made with other settings were used"
+
+
+def test_torch_searches_like_the_core(model, episodes: EpisodeFile) -> None:
+    pytest.importorskip("torch")
+    options = {"episodes": 3, "budget": 15, **OPTIONS}
+    core, other = (
+        evaluate(model, episodes.path, **options, **backend)
+        for backend in ({}, {"backend": "torch", "device": "cpu"})
+    )
+    assert other.settings["planner"]["backend"] == "torch"
+    states = [result.seeds[0].outcomes["model"].final_states for result in (core, other)]
+    np.testing.assert_allclose(*states, atol=0.5)  # px: the same plans but for rounding
+
+
+def test_a_cloned_policy_is_evaluated(episodes: EpisodeFile, env: TwoRoomEnv, tmp_path: Path, capsys) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("matplotlib")
+    from lewm.cli import main
+    from lewm.evaluation import CloningAgent
+
+    sizes = {"image_size": SIZE, "patch_size": 8, "encoder_dim": 16, "encoder_depth": 1, "encoder_heads": 2}
+    sizes |= {"encoder_mlp_dim": 32, "latent_dim": 16, "projector_dim": 32, "predictor_mlp_dim": 32}
+    trained = lewm.train(
+        data=episodes.path,
+        out=tmp_path / "run",
+        objective="gcbc",
+        model=sizes,
+        steps=3,
+        batch_size=4,
+        val_batches=1,
+        tensorboard=False,
+        progress=False,
+    )
+    agent = CloningAgent(trained.model)
+    frames = np.stack([env.render_state(np.array(state)) for state in ((50.0, 60.0), (60.0, 150.0))])
+    agent.reset(frames, seed=0)
+    actions = agent.act(np.array([1]), frames[:1, None], np.zeros((1, 0, 5, 2), np.float32))
+    with torch.no_grad():
+        seen, sought = (trained.model.encode(torch.from_numpy(frames[row][None])) for row in (0, 1))
+        block = trained.model.act(seen, sought).numpy().reshape(1, 5, 2)
+    scaling = trained.model.action_scaling
+    np.testing.assert_allclose(actions, block * scaling["std"] + scaling["mean"], rtol=1e-4, atol=1e-6)
+
+    words = [
+        "eval",
+        str(tmp_path / "run"),
+        str(episodes.path),
+        "--out",
+        str(tmp_path / "out"),
+        "--episodes",
+        "3",
+    ]
+    assert main([*words, "--agent", "gcbc", "--budget", "15"]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["settings"]["agent"] == "gcbc" and results["results"]["strict"]["model"]["trials"] == 3
+    capsys.readouterr()
+    assert main([*words, "--agent", "gcbc", "--env", "cube"]) == 1
+    assert main(["eval", str(tmp_path), *words[2:], "--agent", "gcbc"]) == 1
+    assert "the folder of a finished run" in capsys.readouterr().err
 
 
 def test_the_rest_of_a_plan_starts_the_next(model, env: TwoRoomEnv) -> None:

@@ -11,13 +11,21 @@ from tqdm import tqdm
 from lewm.envs import environment_class
 from lewm.evaluation import Evaluation, evaluate, format_table, write_report
 
-_PLANNER_OPTIONS = ("samples", "elites", "iterations", "horizon", "method")
+_PLANNER_OPTIONS = ("samples", "elites", "iterations", "horizon", "method", "backend", "device")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``lewm eval``."""
-    parser.add_argument("model", type=Path, help="checkpoint folder or .safetensors")
+    parser.add_argument(
+        "model", type=Path, help="checkpoint folder or .safetensors; with --agent gcbc the folder of the run"
+    )
     parser.add_argument("data", type=Path, help="HDF5 file of episodes that starts and goals are drawn from")
+    parser.add_argument(
+        "--agent",
+        choices=("planner", "gcbc"),
+        default="planner",
+        help="plan with a world model, or act by a cloned policy (default: %(default)s)",
+    )
     parser.add_argument("--env", help="environment (default: the one that the file names)")
     parser.add_argument(
         "--out", type=Path, default=Path("eval"), help="folder for the report (default: %(default)s)"
@@ -49,7 +57,19 @@ def add_planner_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--elites", type=int, help="kept of them (default: 30, at most the candidates)")
     group.add_argument("--iterations", type=int, help="refinements (default: 30; 1 for predictive)")
     group.add_argument("--horizon", type=int, default=5, help="blocks looked ahead (default: %(default)s)")
-    group.add_argument("--method", default="cem", help="cem, icem, mppi or predictive (default: %(default)s)")
+    group.add_argument(
+        "--method",
+        "--solver",
+        default="cem",
+        help="cem, icem, mppi or predictive (default: %(default)s)",
+    )
+    group.add_argument(
+        "--backend",
+        choices=("core", "torch"),
+        default="core",
+        help="that searches: the compiled core, or torch (default: %(default)s)",
+    )
+    group.add_argument("--device", help="of torch's search, such as cuda:0 (default: the best there is)")
     group.add_argument("--replan-every", type=int, help="blocks executed of a plan (default: the horizon)")
     group.add_argument(
         "--context", type=int, default=1, help="frames shown to the model (default: %(default)s)"
@@ -86,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
             precision=args.precision,
             threads=args.threads,
             film=args.film,
+            agent=args.agent,
+            parts=args.out / "parts",
             progress=bars,
             **planner_options(args),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lewm.evaluation.agents import Agent, PlanningAgent, RandomAgent
+from lewm.evaluation.agents import Agent, CloningAgent, PlanningAgent, RandomAgent
 from lewm.evaluation.protocols import Evaluation, SeedResult, default_budget, evaluate, evaluate_agents
 from lewm.evaluation.report import format_table, write_report
 from lewm.evaluation.runner import Outcome, run_tasks
@@ -13,6 +13,7 @@ __all__ = [
     "PAPER_EPISODES",
     "PROTOCOLS",
     "Agent",
+    "CloningAgent",
     "Evaluation",
     "Outcome",
     "PlanningAgent",

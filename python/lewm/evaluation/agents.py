@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Agent", "PlanningAgent", "RandomAgent"]
+if TYPE_CHECKING:
+    from lewm.nn.cloner import Cloner
+
+__all__ = ["Agent", "CloningAgent", "PlanningAgent", "RandomAgent"]
 
 Actions = NDArray[np.float32]
-
-_PROBLEMS_PER_CALL = 25
 
 
 class Agent(Protocol):
@@ -23,8 +23,12 @@ class Agent(Protocol):
     context: int
     """How many such frames, at most; 0: none."""
 
-    def reset(self, goals: NDArray[np.uint8], seed: int) -> None:
-        """Starts N episodes with these goal images, (N, H, W, 3) uint8."""
+    def reset(self, goals: NDArray[np.uint8], seed: int, first: int = 0) -> None:
+        """Starts N episodes with these goal images, (N, H, W, 3) uint8.
+
+        ``first`` is the number of the first of them in the whole evaluation: randomness of an episode should depend on
+        the seed and its number alone, so that it does not matter in what parts they run.
+        """
 
     def act(self, rows: NDArray[np.intp], frames: NDArray[np.uint8], past: Actions) -> Actions:
         """The next k actions of each running episode, (len(rows), k, A) in the environment's units; k is free.
@@ -43,19 +47,18 @@ class RandomAgent:
     def __init__(self, low: NDArray[Any], high: NDArray[Any]) -> None:
         self._low, self._high = low, high
 
-    def reset(self, goals: NDArray[np.uint8], seed: int) -> None:
+    def reset(self, goals: NDArray[np.uint8], seed: int, first: int = 0) -> None:
         """See `Agent.reset`."""
-        self._rng = np.random.default_rng([seed, 1])
-        self._episodes = len(goals)
+        self._rngs = [np.random.default_rng([seed, 1, first + n]) for n in range(len(goals))]
 
     def act(self, rows: NDArray[np.intp], frames: NDArray[np.uint8], past: Actions) -> Actions:
-        """See `Agent.act`. An episode's actions do not depend on which others still run."""
-        actions = self._rng.uniform(self._low, self._high, (self._episodes, 1, len(self._low)))
-        return actions[rows].astype(np.float32)
+        """See `Agent.act`."""
+        actions = np.stack([self._rngs[row].uniform(self._low, self._high) for row in rows])
+        return actions[:, None].astype(np.float32)
 
 
 class PlanningAgent:
-    """A world model and a planner under model-predictive control; episodes are planned in batches.
+    """A world model and a planner under model-predictive control; all running episodes are planned in one call.
 
     Args:
         model: what `lewm.load` returns.
@@ -63,7 +66,6 @@ class PlanningAgent:
         replan_every: blocks executed of each plan; the whole horizon by default, as published. The rest of a plan is
             the next one's warm start.
         context: frames shown to the model, at most its history.
-        progress: called with (index of the replan, episodes planned, episodes to plan).
 
     Raises:
         ValueError: ``replan_every`` or ``context`` is out of range.
@@ -76,7 +78,6 @@ class PlanningAgent:
         *,
         replan_every: int | None = None,
         context: int = 1,
-        progress: Callable[[int, int, int], None] | None = None,
     ) -> None:
         horizon, history = planner.options["horizon"], model.config.history
         replan_every = horizon if replan_every is None else replan_every
@@ -88,26 +89,16 @@ class PlanningAgent:
         self.context = context
         self._model, self._planner = model, planner
         self._replan_every = replan_every
-        self._progress = progress
 
-    def reset(self, goals: NDArray[np.uint8], seed: int) -> None:
+    def reset(self, goals: NDArray[np.uint8], seed: int, first: int = 0) -> None:
         """See `Agent.reset`."""
+        self._first = first
         self._goals = self._model.encode(goals)
         self._rest: Actions | None = None
         self._plans = 0
 
     def act(self, rows: NDArray[np.intp], frames: NDArray[np.uint8], past: Actions) -> Actions:
         """See `Agent.act`."""
-        actions = []
-        for first in range(0, len(rows), _PROBLEMS_PER_CALL):
-            part = slice(first, first + _PROBLEMS_PER_CALL)
-            actions.append(self._plan(rows[part], frames[part], past[part]))
-            if self._progress is not None:
-                self._progress(self._plans, min(first + _PROBLEMS_PER_CALL, len(rows)), len(rows))
-        self._plans += 1
-        return np.concatenate(actions)
-
-    def _plan(self, rows: NDArray[np.intp], frames: NDArray[np.uint8], past: Actions) -> Actions:
         count, context = frames.shape[:2]
         latents = self._model.encode(frames.reshape(-1, *frames.shape[2:])).reshape(count, context, -1)
         plan = self._planner.plan_latents(
@@ -115,9 +106,10 @@ class PlanningAgent:
             self._goals[rows],
             past_actions=self._model.standardise(past) if context > 1 else None,
             warm_start=self._rest[rows] if self._plans and self._rest is not None else None,
-            problem_ids=rows,
+            problem_ids=self._first + rows,
             plan_index=self._plans,
         )
+        self._plans += 1
         self._keep_rest(rows, plan.actions[:, self._replan_every :])
         executed = self._model.environment_actions(plan.actions[:, : self._replan_every])
         return executed.reshape(count, -1, executed.shape[-1])
@@ -128,3 +120,29 @@ class PlanningAgent:
         if self._rest is None:
             self._rest = np.zeros((len(self._goals), *rest.shape[1:]), dtype=np.float32)
         self._rest[rows] = rest
+
+
+class CloningAgent:
+    """A policy cloned from the data: an action block at a time, from the current frame and the goal's."""
+
+    context = 1
+
+    def __init__(self, policy: Cloner) -> None:
+        self.frame_skip = policy.config.frame_skip
+        self._policy = policy.eval()
+        scaling = policy.action_scaling or {"mean": 0.0, "std": 1.0}
+        self._mean, self._std = (np.asarray(scaling[key], dtype=np.float32) for key in ("mean", "std"))
+
+    def reset(self, goals: NDArray[np.uint8], seed: int, first: int = 0) -> None:
+        """See `Agent.reset`."""
+        self._goals = goals
+
+    def act(self, rows: NDArray[np.intp], frames: NDArray[np.uint8], past: Actions) -> Actions:
+        """See `Agent.act`."""
+        import torch
+
+        with torch.inference_mode():
+            seen, sought = (torch.from_numpy(images) for images in (frames[:, -1], self._goals[rows]))
+            blocks = self._policy.act(self._policy.encode(seen), self._policy.encode(sought)).numpy()
+        actions = blocks.reshape(len(rows), self.frame_skip, -1) * self._std + self._mean
+        return actions.astype(np.float32)

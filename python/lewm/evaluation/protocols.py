@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ import numpy as np
 import lewm
 from lewm.data.episode_file import EpisodeFile
 from lewm.envs import GoalEnv, environment_class
-from lewm.evaluation.agents import Agent, PlanningAgent, RandomAgent
+from lewm.evaluation.agents import Agent, CloningAgent, PlanningAgent, RandomAgent
+from lewm.evaluation.parts import Parts, join
 from lewm.evaluation.runner import Outcome, run_tasks
 from lewm.evaluation.statistics import Rate
 from lewm.evaluation.tasks import PAPER_EPISODES, PROTOCOLS, Tasks, draw_tasks
@@ -21,6 +23,11 @@ from lewm.evaluation.tasks import PAPER_EPISODES, PROTOCOLS, Tasks, draw_tasks
 __all__ = ["Evaluation", "SeedResult", "default_budget", "evaluate", "evaluate_agents"]
 
 Progress = Callable[[str, int, int], None]
+
+TASKS_PER_PART = 25
+"""Tasks that run in step and are planned in one call; a killed evaluation loses at most so many."""
+
+_AGENTS = ("planner", "gcbc")
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,8 @@ def evaluate(
     precision: str = "auto",
     threads: int | None = None,
     film: int = 0,
+    agent: str = "planner",
+    parts: str | Path | None = None,
     progress: Progress | None = None,
     **planner: Any,
 ) -> Evaluation:
@@ -105,7 +114,8 @@ def evaluate(
     that are not solved at the start. See `lewm.evaluation.tasks.draw_tasks`.
 
     Args:
-        model: what `lewm.load` takes, or returned.
+        model: what `lewm.load` takes, or returned; with ``agent="gcbc"`` the folder of such a run, or what
+            `lewm.training.load_trained` returned.
         data: an episode file that starts and goals are drawn from.
         env: id or short name; by default the one that the file names.
         episodes: of the strict protocol.
@@ -116,43 +126,35 @@ def evaluate(
         context: frames shown to the model.
         precision, threads: as for `lewm.load`, if ``model`` is a path.
         film: so many strict tasks of the first seed keep all their frames.
-        progress: called with (what runs, done, total): episodes of a replan, or steps of an agent's episodes.
+        agent: "planner", or "gcbc" for a cloned policy.
+        parts: folder that keeps what is finished; an interrupted evaluation with the same settings goes on from it.
+        progress: called with (what runs, steps done, steps in total).
         planner: options of `lewm.Planner`, such as ``samples``, ``iterations``, ``horizon`` and ``method``.
 
     Raises:
         ValueError: an option is out of range, the file names no environment, or has too few starts.
         lewm.Error: the model does not fit the environment, or one of the files is not what it should be.
     """
-    if isinstance(model, (str, Path)):
+    if agent not in _AGENTS:
+        raise ValueError(f"agent: expected one of {_AGENTS}, got {agent!r}")
+    if agent == "gcbc":
+        model = _cloner(model)
+    elif isinstance(model, (str, Path)):
         model = lewm.load(model, precision=precision, threads=threads)
     file = EpisodeFile(data)
     kind = environment_class(env or _named_environment(file))
     environment = kind(image_size=int(model.config.image_size))
-    _require_fit(model, environment)
-    first = lewm.Planner(
-        model, seed=seeds[0] if seeds else 0, **planner
-    )  # refuses bad options before any work
-    settings = {
-        "planner": {"method": first.method, **first.options},
-        "replan_every": first.options["horizon"] if replan_every is None else replan_every,
-        "context": context,
-        "precision": model.precision,
-    }
-
-    def agents(seed: int) -> dict[str, Agent]:
-        search = lewm.Planner(model, seed=seed, **planner)
-        return {
-            "model": PlanningAgent(
-                model,
-                search,
-                replan_every=replan_every,
-                context=context,
-                progress=_plan_progress(progress, seed),
-            ),
-            "random": RandomAgent(environment.action_space.low, environment.action_space.high),
-        }
-
     try:
+        _require_fit(model, environment)
+        if agent == "gcbc":
+            make_agent, settings = _cloning(model)
+        else:
+            make_agent, settings = _planning(model, seeds, replan_every, context, planner)
+
+        def agents(seed: int) -> dict[str, Agent]:
+            space = environment.action_space
+            return {"model": make_agent(seed), "random": RandomAgent(space.low, space.high)}
+
         return evaluate_agents(
             agents,
             environment,
@@ -163,11 +165,54 @@ def evaluate(
             seeds=seeds,
             film=film,
             settings=settings,
+            parts=None if parts is None else Path(parts),
+            identity=None
+            if parts is None
+            else {"model": _weights_digest(model), **_file_identity(file.path)},
             progress=progress,
         )
     finally:
         environment.close()
         file.close()
+
+
+def _planning(
+    model: Any,
+    seeds: Sequence[int],
+    replan_every: int | None,
+    context: int,
+    options: dict[str, Any],
+) -> tuple[Callable[[int], Agent], dict[str, Any]]:
+    """The agent of a seed that plans with the model, and its settings; refuses bad options before any work."""
+
+    def make(seed: int) -> Agent:
+        planner = lewm.Planner(model, seed=seed, **options)
+        return PlanningAgent(model, planner, replan_every=replan_every, context=context)
+
+    first = lewm.Planner(model, seed=seeds[0] if seeds else 0, **options)
+    settings = {
+        "agent": "planner",
+        "planner": {"method": first.method, "backend": options.get("backend", "core"), **first.options},
+        "replan_every": first.options["horizon"] if replan_every is None else replan_every,
+        "context": context,
+        "precision": model.precision,
+    }
+    return make, settings
+
+
+def _cloning(policy: Any) -> tuple[Callable[[int], Agent], dict[str, Any]]:
+    return lambda seed: CloningAgent(policy), {"agent": "gcbc"}
+
+
+def _cloner(model: Any) -> Any:
+    """The cloned policy in the folder of a run."""
+    from lewm.nn.cloner import Cloner
+    from lewm.training import load_trained
+
+    policy = load_trained(model) if isinstance(model, (str, Path)) else model
+    if not isinstance(policy, Cloner):
+        raise lewm.Error(f"{model}: expected a run with objective gcbc, it trained another kind of model")
+    return policy
 
 
 def evaluate_agents(
@@ -182,9 +227,14 @@ def evaluate_agents(
     seeds: Sequence[int] = (0,),
     film: int = 0,
     settings: dict[str, Any] | None = None,
+    parts: Path | None = None,
+    identity: dict[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """`evaluate` for any agents: ``agents(seed)`` makes them, by name."""
+    """`evaluate` for any agents: ``agents(seed)`` makes them, by name.
+
+    ``identity`` is what decides the outcomes and is not among the settings: ``parts`` of another one are not used.
+    """
     budget = default_budget(goal_offset) if budget is None else budget
     for name, value in (("episodes", episodes), ("goal_offset", goal_offset), ("budget", budget)):
         if value < 1:
@@ -204,43 +254,87 @@ def evaluate_agents(
             **(settings or {}),
         }
     )
+    kept = Parts(
+        parts, {"version": lewm.__version__, "film": film, **evaluation.settings, **(identity or {})}
+    )
     for seed in seeds:
         tasks = draw_tasks(
             file, env, goal_offset=goal_offset, episodes=episodes, paper_episodes=paper_episodes, seed=seed
         )
         filmed = np.flatnonzero(tasks.strict)[:film].tolist() if seed == seeds[0] else []
         outcomes, seconds = {}, {}
-        batch = env.make_batch(len(tasks), env.image_size)
-        try:
-            for name, agent in agents(seed).items():
-                started = time.perf_counter()
-                outcomes[name] = run_tasks(
+        for name, agent in agents(seed).items():
+            outcomes[name], seconds[name] = _run_in_parts(
+                name,
+                agent,
+                env,
+                tasks,
+                kept,
+                budget=budget,
+                seed=seed,
+                film=filmed if name == "model" else [],
+                progress=_labelled(progress, f"{name}, seed {seed}"),
+            )
+        evaluation.seeds.append(SeedResult(seed, tasks, outcomes, seconds))
+    return evaluation
+
+
+def _run_in_parts(
+    name: str,
+    agent: Agent,
+    env: GoalEnv,
+    tasks: Tasks,
+    kept: Parts,
+    *,
+    budget: int,
+    seed: int,
+    film: Sequence[int],
+    progress: Callable[[int, int], None] | None,
+) -> tuple[Outcome, float]:
+    """The outcome of all tasks, and its seconds; parts that are kept are not run again."""
+    count = -(-len(tasks) // TASKS_PER_PART)
+    outcomes, total = [], 0.0
+    for part in range(count):
+        first = part * TASKS_PER_PART
+        done = kept.load(seed, name, part)
+        if done is None:
+            rows = np.arange(first, min(first + TASKS_PER_PART, len(tasks)))
+            started = time.perf_counter()
+            batch = env.make_batch(len(rows), env.image_size)
+            try:
+                outcome = run_tasks(
                     agent,
                     env,
                     batch,
-                    tasks,
+                    tasks.take(rows),
                     budget=budget,
                     seed=seed,
-                    film=filmed if name == "model" else [],
-                    progress=_labelled(progress, f"{name}, seed {seed}"),
+                    first=first,
+                    film=[row - first for row in film if first <= row < first + TASKS_PER_PART],
+                    progress=_shifted(progress, part, count),
                 )
-                seconds[name] = time.perf_counter() - started
-        finally:
-            batch.close()
-        evaluation.seeds.append(SeedResult(seed, tasks, outcomes, seconds))
-    return evaluation
+            finally:
+                batch.close()
+            done = outcome, time.perf_counter() - started
+            kept.save(seed, name, part, *done)
+        outcomes.append(done[0])
+        total += done[1]
+    return join(outcomes), total
+
+
+def _shifted(
+    progress: Callable[[int, int], None] | None, part: int, count: int
+) -> Callable[[int, int], None] | None:
+    """Reports the steps of one part as steps of all of them."""
+    if progress is None:
+        return None
+    return lambda done, budget: progress(part * budget + done, count * budget)
 
 
 def _labelled(progress: Progress | None, label: str) -> Callable[[int, int], None] | None:
     if progress is None:
         return None
     return lambda done, total: progress(label, done, total)
-
-
-def _plan_progress(progress: Progress | None, seed: int) -> Callable[[int, int, int], None] | None:
-    if progress is None:
-        return None
-    return lambda replan, done, total: progress(f"seed {seed}, plan {replan + 1}", done, total)
 
 
 def _named_environment(file: EpisodeFile) -> str:
@@ -255,3 +349,24 @@ def _require_fit(model: Any, env: GoalEnv) -> None:
         raise lewm.Error(
             f"{env.env_id} has {env.action_dim} action dimensions, the model has {model.config.action_dim}"
         )
+
+
+def _weights_digest(model: Any) -> str:
+    """SHA-256 of a model's sizes, scalings and weights: of a `lewm.Model`, or of a trainable module."""
+    digest = hashlib.sha256()
+    if hasattr(model, "checkpoint"):
+        checkpoint = model.checkpoint()
+        state, scalings = checkpoint.state, (checkpoint.preprocessing, checkpoint.action_scaling)
+    else:
+        state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+        scalings = (model.preprocessing, model.action_scaling)
+    digest.update(repr((model.config, scalings)).encode())
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(state[name]).data)
+    return digest.hexdigest()
+
+
+def _file_identity(path: Path) -> dict[str, Any]:
+    status = path.stat()
+    return {"data_path": str(path.resolve()), "data_size": status.st_size, "data_time": status.st_mtime_ns}

@@ -38,6 +38,7 @@ def run_tasks(
     *,
     budget: int,
     seed: int = 0,
+    first: int = 0,
     film: Collection[int] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
@@ -48,11 +49,12 @@ def run_tasks(
     Args:
         env: says what success is.
         batch: as many environments as there are tasks.
+        first: number of the first task in the whole evaluation, see `Agent.reset`.
         film: tasks to keep all frames of.
         progress: called with (steps taken, budget).
     """
     run = _Run(agent, env, batch, tasks, film)
-    agent.reset(tasks.goal_frames, seed)
+    agent.reset(tasks.goal_frames, seed, first)
     while run.step < budget and len(run.rows):
         rows = run.rows
         chunk = agent.act(rows, *run.context())
