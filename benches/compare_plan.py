@@ -29,6 +29,7 @@ from lewm.checkpoint import Checkpoint  # noqa: E402
 from lewm.cli.flops import candidate_flops  # noqa: E402
 
 PUBLISHED = synthetic.CASES["published"]
+KINDS = ("fp32", "bf16", "compiled", "onnx")  # see peer_planner.py
 
 
 class PeerProcess:
@@ -139,7 +140,13 @@ def main() -> None:
     parser.add_argument(
         "--peer", default=os.environ.get("LEWM_PEER"), help="the peers' interpreter (or LEWM_PEER)"
     )
-    parser.add_argument("--kinds", nargs="+", default=["fp32", "bf16"], choices=("fp32", "bf16", "compiled"))
+    parser.add_argument(
+        "--kinds",
+        nargs="+",
+        default=list(KINDS),
+        choices=KINDS,
+        help="of the published solver (default: all)",
+    )
     parser.add_argument("--precision", nargs="+", default=_core.precisions(_core.active_isa()))
     parser.add_argument("--samples", type=int, default=300)
     parser.add_argument("--iterations", type=int, default=30)

@@ -1,7 +1,8 @@
 """The published solver as a process that plans on request: run by compare_plan.py inside the peers' environment.
 
-Reads one line a plan from its standard input ("fp32", "bf16" or "compiled"; an empty line ends it) and answers with one
-line of JSON: {"seconds": ...}. Its first line says what it runs on and what matrix products reach here.
+Reads one line a plan from its standard input ("fp32"; "bf16": autocast; "compiled": torch.compile and autocast; "onnx":
+the predictor exported and run by onnxruntime; an empty line ends it) and answers with one line of JSON: {"seconds":
+...}. Its first line says what it runs on and what matrix products reach here.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ sys.path[:0] = [str(ROOT / "python"), str(ROOT / "tests" / "python"), str(ROOT /
 
 import published_model  # noqa: E402
 import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
 
 import golden  # noqa: E402
 import synthetic  # noqa: E402
@@ -35,41 +37,79 @@ def matmul_peak(dtype: torch.dtype, size: int = 2048, seconds: float = 1.0) -> f
     return 2 * size**3 / best
 
 
+class OnnxPredictor(nn.Module):
+    """The published predictor as onnxruntime runs it, in fp32: one session per length of the window."""
+
+    def __init__(self, predictor: nn.Module, threads: int) -> None:
+        super().__init__()
+        self.num_frames = predictor.num_frames
+        self._published = [predictor]  # in a list: not a submodule
+        self._threads = threads
+        self._sessions: dict[int, Any] = {}
+
+    def forward(self, latents: Tensor, actions: Tensor) -> Tensor:
+        """latents, actions: (N, T, D) -> (N, T, D)."""
+        session = self._sessions.get(latents.shape[1])
+        if session is None:
+            session = self._sessions[latents.shape[1]] = self._export(latents, actions)
+        inputs = {"latents": latents.contiguous().numpy(), "actions": actions.contiguous().numpy()}
+        return torch.from_numpy(session.run(None, inputs)[0])
+
+    def _export(self, latents: Tensor, actions: Tensor) -> Any:
+        import onnxruntime
+
+        file, names = io.BytesIO(), ["latents", "actions"]
+        rows = {name: {0: "rows"} for name in (*names, "predicted")}
+        torch.onnx.export(
+            self._published[0],
+            (latents, actions),
+            file,
+            input_names=names,
+            output_names=["predicted"],
+            dynamic_axes=rows,
+            dynamo=False,
+        )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        return onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+
+
 class Peer:
     """The published model and solver at the published sizes."""
 
-    def __init__(self, samples: int, iterations: int, horizon: int) -> None:
+    def __init__(self, samples: int, iterations: int, horizon: int, threads: int) -> None:
         self._config = synthetic.CASES["published"]
-        self._model = published_model.build(self._config, synthetic.state(self._config))
         self._sizes = {"num_samples": samples, "n_steps": iterations, "topk": max(1, samples // 10)}
-        self._horizon = horizon
+        self._horizon, self._threads = horizon, threads
         latents, goal, _, _ = golden.problem(self._config, 1)
         self._start = latents[:1], goal[:1]
-        self._compiled: Any = None
+        self._models: dict[str, Any] = {}
 
     def plan(self, kind: str) -> float:
         """Seconds of one plan."""
-        solver = published_model.solver(self._chosen(kind), self._config, self._horizon, **self._sizes)
-        autocast = torch.autocast("cpu", torch.bfloat16, enabled=kind != "fp32")
+        solver = published_model.solver(self._model(kind), self._config, self._horizon, **self._sizes)
+        autocast = torch.autocast("cpu", torch.bfloat16, enabled=kind in ("bf16", "compiled"))
         with autocast, contextlib.redirect_stdout(io.StringIO()):
             start = time.perf_counter()
             solver.solve(published_model.info(*self._start, None))
             return time.perf_counter() - start
 
-    def _chosen(self, kind: str) -> Any:
-        if kind != "compiled":
-            return self._model
-        if self._compiled is None:
-            self._compiled = published_model.build(self._config, synthetic.state(self._config))
-            self._compiled.predictor = torch.compile(self._compiled.predictor)
-        return self._compiled
+    def _model(self, kind: str) -> Any:
+        if kind not in self._models:
+            model = published_model.build(self._config, synthetic.state(self._config))
+            if kind == "compiled":
+                model.predictor = torch.compile(model.predictor)
+            elif kind == "onnx":
+                model.predictor = OnnxPredictor(model.predictor, self._threads)
+            self._models[kind] = model
+        return self._models[kind]
 
 
 def main() -> None:
     samples, iterations, horizon, threads = map(int, sys.argv[1:])
     torch.set_num_threads(threads)
     torch.set_grad_enabled(False)
-    peer = Peer(samples, iterations, horizon)
+    peer = Peer(samples, iterations, horizon, threads)
     peaks = {"fp32": matmul_peak(torch.float32), "bf16": matmul_peak(torch.bfloat16)}
     print(
         json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads(), "matmul": peaks}),

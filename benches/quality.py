@@ -1,0 +1,64 @@
+"""Problems to judge plans by, and the judge: costs in fp32, whatever the plans were found in. Used by the benches."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "python"))
+
+import lewm
+import synthetic
+from lewm.checkpoint import Checkpoint
+from lewm.data.episode_file import EpisodeFile
+from lewm.envs import environment_class
+from lewm.evaluation.tasks import draw_tasks
+
+__all__ = ["Problems", "random_problems", "strict_problems"]
+
+
+@dataclass(frozen=True)
+class Problems:
+    """N start and goal frames, and the model in fp32."""
+
+    reference: lewm.Model
+    frames: NDArray[np.uint8]
+    """(N, size, size, 3)"""
+    goals: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def model(self, precision: str, threads: int | None = None) -> lewm.Model:
+        """The same weights at another precision."""
+        return lewm.Model.from_checkpoint(self.reference.checkpoint(), precision, threads)
+
+    def score(self, actions: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Costs (N,) in fp32 of plans (N, H, A): squared distance of the last predicted latent to the goal's."""
+        latents, goals = self.reference.encode(self.frames)[:, None], self.reference.encode(self.goals)
+        return self.reference.cost(latents, goals, actions[:, None])[:, 0]
+
+
+def strict_problems(model: str, data: str, count: int, goal_offset: int = 25, seed: int = 0) -> Problems:
+    """The first ``count`` pairs of the strict protocol: recorded frames ``goal_offset`` steps apart, not solved."""
+    reference, file = lewm.load(model, "fp32"), EpisodeFile(data)
+    environment = environment_class(str(file.attributes["env"]))(image_size=reference.config.image_size)
+    tasks = draw_tasks(
+        file, environment, goal_offset=goal_offset, episodes=count, paper_episodes=0, seed=seed
+    )
+    rows = file.offsets[tasks.episodes] + tasks.steps
+    frames = np.empty((count, 1, *tasks.goal_frames.shape[1:]), np.uint8)
+    file.read_frames("pixels", rows, 1, 1, frames)
+    return Problems(reference, frames[:, 0], tasks.goal_frames)
+
+
+def random_problems(count: int, config: Any = synthetic.CASES["published"]) -> Problems:
+    """Random weights of these sizes, and random images."""
+    reference = lewm.Model.from_checkpoint(Checkpoint(config, synthetic.state(config)), "fp32")
+    frames = synthetic.frames(1, 2 * count, config.image_size)
+    return Problems(reference, frames[:count], frames[count:])
