@@ -66,15 +66,16 @@ template <bool Lower>
 constexpr int kSlots = Lower ? 8 : 5;
 
 struct NothingElse {
-  LEWM_METHOD void step() {}
+  LEWM_METHOD void step(const char*, std::int64_t) {}
   template <int kSlot, int kCount>
   LEWM_METHOD void slot() {
     space_out();
   }
 };
 
-// What the rest of the core does between tile instructions: the epilogue of the block before, a row a slot, and
-// fetching the next panel of weights, a cache line a slot.
+// What the rest of the core does between tile instructions: the epilogue of the block before, a row a slot; and
+// fetching, a few cache lines a slot, the next panel of weights into the second-level cache and the input of a later
+// step into the first.
 template <Precision P, Activation A, class Element>
 class Meanwhile {
  public:
@@ -85,7 +86,7 @@ class Meanwhile {
         e_(e),
         y_(y),
         y_stride_(y_stride),
-        simple_(!e.gate && !e.residual),
+        plain_(!e.gate && !e.residual),
         rows_per_turn_((kBlockHeight + steps - 1) / steps),
         steps_per_turn_(steps < kBlockHeight ? 1 : steps / kBlockHeight) {}
 
@@ -102,7 +103,10 @@ class Meanwhile {
     fetch_ = from;
     fetch_end_ = to;
   }
-  LEWM_METHOD void step() {
+  // ahead: a later step's input, [kBlockHeight] rows, stride in bytes.
+  LEWM_METHOD void step(const char* ahead, std::int64_t stride) {
+    ahead_ = ahead;
+    stride_ = stride;
     fetching_ = fetch_;
     fetch_ = fetch_ < fetch_end_ ? fetch_ + kSlots<true> * kLineBytes : fetch_;
     rows_ = 0;
@@ -113,6 +117,7 @@ class Meanwhile {
   template <int kSlot, int kCount>
   LEWM_METHOD void slot() {
     __builtin_prefetch(fetching_ + kSlot * kLineBytes, 0, 2);
+    for (std::int64_t i = 0; i < kBlockHeight / kSlots<true>; ++i, ahead_ += stride_) __builtin_prefetch(ahead_);
     if (rows_ <= kSlot) return space_out();
     finish_one();
     if constexpr (kSlot + 1 == kCount) {
@@ -127,20 +132,24 @@ class Meanwhile {
   static constexpr std::int64_t kLineBytes = 64;
 
   LEWM_METHOD void finish_one() {
-    // Copies of the usual case in every slot, a call for the rest.
-    if (simple_ && columns_ == kTileColumns) {
-      const Epilogue none;
+    // Copies of the usual cases in every slot, a call for the others.
+    constexpr bool kMayAdd = A == Activation::none && sizeof(Element) == sizeof(float);
+    const Epilogue none;
+    if (columns_ == kTileColumns && (kMayAdd || plain_)) {
       finish_row<P, A, Element>(product_, row_, {0, 1, column_, kTileColumns}, ColumnTerms<P>(w_, column_),
-                                ColumnTerms<P>(w_, column_ + kLanes), x_scale_, none, y_, y_stride_);
+                                ColumnTerms<P>(w_, column_ + kLanes), x_scale_, kMayAdd ? e_ : none, y_, y_stride_);
+      const Element* next = static_cast<Element*>(y_) + row_ * y_stride_ + column_ + kTileColumns;
+      __builtin_prefetch(next, 1, 2);
+      if constexpr (kMayAdd) __builtin_prefetch(next + kLanes, 1, 2);
     } else {
-      finish_any(product_, {row_, 1, column_, columns_}, x_scale_, w_, e_, y_, y_stride_);
+      finish_part(product_, {row_, 1, column_, columns_}, x_scale_, w_, e_, y_, y_stride_);
     }
     product_ += kTileColumns;
     ++row_;
     --left_;
   }
-  [[gnu::noinline]] static void finish_any(const std::uint32_t* product, const Block& block, const float* x_scale,
-                                           const PackedMatrix& w, const Epilogue& e, void* y, std::int64_t y_stride) {
+  [[gnu::noinline]] static void finish_part(const std::uint32_t* product, const Block& block, const float* x_scale,
+                                            const PackedMatrix& w, const Epilogue& e, void* y, std::int64_t y_stride) {
     cpu::LEWM_SIMD::finish<P, A, Element>(product, kTileColumns, block, x_scale, w, e, y, y_stride);
   }
 
@@ -149,7 +158,7 @@ class Meanwhile {
   const Epilogue& e_;
   void* y_;
   std::int64_t y_stride_;
-  bool simple_;
+  bool plain_;
   std::int64_t rows_per_turn_, steps_per_turn_;  // the whole of a block during the steps of the next
   std::int64_t rows_ = 0, step_ = 0;             // rows of this step; steps since the last turn
 
@@ -158,6 +167,8 @@ class Meanwhile {
   const char* fetch_ = nullptr;
   const char* fetch_end_ = nullptr;
   const char* fetching_ = nullptr;  // in this step
+  const char* ahead_ = nullptr;
+  std::int64_t stride_ = 0;
 };
 
 // product: [block rows, kTileColumns] (row stride in words) <- rows of a times one panel.
@@ -166,6 +177,7 @@ LEWM_INLINE void multiply_tiles(const char* a, std::int64_t stride, const char* 
                                 std::uint32_t* product, std::int64_t product_stride, Work& meanwhile) {
   constexpr std::int64_t kPanelRow = kTileColumns * 4, kTileBytes = 64;  // bytes
   constexpr int kCount = kSlots<Lower>;
+  constexpr std::int64_t kAhead = 4;  // steps
   const char* lower = a + kTileHeight * stride;
   _tile_zero(0);
   _tile_zero(1);
@@ -174,7 +186,9 @@ LEWM_INLINE void multiply_tiles(const char* a, std::int64_t stride, const char* 
     _tile_zero(3);
   }
   for (std::int64_t s = 0; s < steps; ++s) {
-    meanwhile.step();
+    const std::int64_t later = s + kAhead;
+    meanwhile.step(later < steps ? a + later * kTileBytes : a + kBlockHeight * stride + (later - steps) * kTileBytes,
+                   stride);
     _tile_loadd(4, a + s * kTileBytes, stride);
     meanwhile.template slot<0, kCount>();
     _tile_loadd(6, panel, kPanelRow);
