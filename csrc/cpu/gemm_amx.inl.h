@@ -58,7 +58,7 @@ struct TileInt8 {  // x unsigned, w signed
 };
 
 // Between two tile instructions, where there is nothing else to do.
-LEWM_INLINE void space_out() { asm volatile(".rept 8\n\tnop\n\t.endr"); }
+LEWM_INLINE void space_out() { asm volatile(".rept 14\n\tnop\n\t.endr"); }
 
 // A step multiplies 64 bytes of every row of the block with the same of the weights, in kSlots tile instructions; each
 // is followed by a slot for the rest of the core. Lower: the block has more than kTileHeight rows.
