@@ -10,12 +10,17 @@ the differences with those between the fp32 rows of two seeds, and judge the mea
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "python"))
+
 import lewm
+import synthetic
 from lewm import _core
 from quality import Problems, random_problems, strict_problems
 
@@ -39,7 +44,7 @@ def main() -> None:
     if (args.model is None) != (args.data is None):
         parser.error("data: a model needs the episodes that it is judged on")
     if args.model is None:
-        problems = random_problems(args.problems)
+        problems = random_problems(args.problems, synthetic.CASES["published"])
     else:
         problems = strict_problems(args.model, args.data, args.problems)
     precisions = _core.precisions(_core.active_isa())

@@ -1,23 +1,17 @@
-"""Problems to judge plans by, and the judge: costs in fp32, whatever the plans were found in. Used by the benches."""
+"""Problems to judge plans by, and the judge: costs in fp32, whatever the plans were found in. Benches use it too."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "python"))
-
 import lewm
 import synthetic
 from lewm.checkpoint import Checkpoint
-from lewm.data.episode_file import EpisodeFile
-from lewm.envs import environment_class
-from lewm.evaluation.tasks import draw_tasks
+from lewm.config import LeWMConfig
 
 __all__ = ["Problems", "random_problems", "strict_problems"]
 
@@ -44,8 +38,14 @@ class Problems:
         return self.reference.cost(latents, goals, actions[:, None])[:, 0]
 
 
-def strict_problems(model: str, data: str, count: int, goal_offset: int = 25, seed: int = 0) -> Problems:
+def strict_problems(
+    model: str | Path, data: str | Path, count: int, goal_offset: int = 25, seed: int = 0
+) -> Problems:
     """The first ``count`` pairs of the strict protocol: recorded frames ``goal_offset`` steps apart, not solved."""
+    from lewm.data.episode_file import EpisodeFile
+    from lewm.envs import environment_class
+    from lewm.evaluation.tasks import draw_tasks
+
     reference, file = lewm.load(model, "fp32"), EpisodeFile(data)
     environment = environment_class(str(file.attributes["env"]))(image_size=reference.config.image_size)
     tasks = draw_tasks(
@@ -57,7 +57,7 @@ def strict_problems(model: str, data: str, count: int, goal_offset: int = 25, se
     return Problems(reference, frames[:, 0], tasks.goal_frames)
 
 
-def random_problems(count: int, config: Any = synthetic.CASES["published"]) -> Problems:
+def random_problems(count: int, config: LeWMConfig) -> Problems:
     """Random weights of these sizes, and random images."""
     reference = lewm.Model.from_checkpoint(Checkpoint(config, synthetic.state(config)), "fp32")
     frames = synthetic.frames(1, 2 * count, config.image_size)
