@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lewm import _core
 from lewm.arrays import as_array, finite
 from lewm.planner import Planner, seconds
 
@@ -50,7 +49,7 @@ class Controller:
             raise ValueError(f"replan_every: expected 1..{horizon} (the horizon) or None, got {replan_every}")
         self._planner = planner
         self._config = planner.model.config
-        self._core = _core.Controller.create(
+        self._core = planner._controllers().create(
             planner=planner._core,
             replan_every=replan_every or 0,
             context=context,

@@ -154,6 +154,15 @@ class Planner:
                 self._core = self._create(problems)
             return self._core
 
+    def _controllers(self) -> type[_core.Controller]:
+        """The class of controllers over this backend's planners."""
+        if self._backend is _core:
+            return _core.Controller
+        from lewm.nn.controller import Controller
+
+        controllers: type[_core.Controller] = Controller  # type: ignore[assignment]
+        return controllers
+
     def __repr__(self) -> str:
         o = self.options
         return (

@@ -18,13 +18,17 @@ H, SKIP = 3, CONFIG.frame_skip
 MEAN, STD = np.array([0.5, -1.0], np.float32), np.array([2.0, 0.25], np.float32)
 
 
-@pytest.fixture(scope="module")
-def planner() -> lewm.Planner:
+@pytest.fixture(scope="module", params=["core", "torch"])
+def planner(request: pytest.FixtureRequest) -> lewm.Planner:
+    backend: dict[str, Any] = {}
+    if request.param == "torch":
+        pytest.importorskip("torch")
+        backend = {"backend": "torch", "device": "cpu"}
     scaling: Any = {"mean": MEAN.tolist(), "std": STD.tolist()}
     model = lewm.Model.from_checkpoint(
         Checkpoint(CONFIG, synthetic.state(CONFIG), action_scaling=scaling), "fp32", 1
     )
-    return lewm.Planner(model, samples=40, elites=5, iterations=3, horizon=H)
+    return lewm.Planner(model, samples=40, elites=5, iterations=3, horizon=H, **backend)
 
 
 def test_it_hands_out_the_plan_in_the_environments_units(planner: lewm.Planner) -> None:

@@ -117,7 +117,7 @@ class Planner:
         cost_mode: str,
         cost: CostFunction | None,
     ) -> None:
-        self._network, self._cost, self._cost_mode = network, cost, cost_mode
+        self.network, self._cost, self._cost_mode = network, cost, cost_mode
         self._options = options
         samples = min(options["samples"], _CANDIDATES_PER_CALL)
         together = network.device.type != "cpu" and cost is None
@@ -163,13 +163,19 @@ class Planner:
         """The same from latents (B, C, D) and goals (B, D)."""
         began = time.perf_counter()
         with self._lock, torch.inference_mode():
-            start, end = self._network.tensor(latents), self._network.tensor(goal)
+            start, end = self.network.tensor(latents), self.network.tensor(goal)
             return self._plan(start, end, request, out, began)
+
+    def encode(self, frames: NDArray[Any]) -> Floats:
+        """Latents (n, D) of frames (n, ...)."""
+        with self._lock, torch.inference_mode():
+            latents: Floats = self._encode(frames).cpu().numpy()
+        return latents
 
     def evaluate(self, latents: Floats, goal: Floats, actions: Floats, request: Request, out: Floats) -> None:
         """Costs (B, S) of given candidates (B, S, H, A)."""
         with self._lock, torch.inference_mode():
-            costs = self._costs(self._network.tensor(latents), self._network.tensor(goal), request.past)
+            costs = self._costs(self.network.tensor(latents), self.network.tensor(goal), request.past)
             for problem in range(len(actions)):
                 rows = slice(problem, problem + 1)
                 for first in range(0, actions.shape[1], _CANDIDATES_PER_CALL):
@@ -178,10 +184,10 @@ class Planner:
 
     def _encode(self, frames: NDArray[Any]) -> Tensor:
         """Latents (n, D) of frames (n, ...); on the CPU one by one, so that none depends on the others."""
-        size = 1 if self._network.device.type == "cpu" else _FRAMES_PER_CALL
-        parts = self._network.tensor(frames).split(size)
-        with self._network.autocast():
-            return torch.cat([self._network.model.encode(part) for part in parts])
+        size = 1 if self.network.device.type == "cpu" else _FRAMES_PER_CALL
+        parts = self.network.tensor(frames).split(size)
+        with self.network.autocast():
+            return torch.cat([self.network.model.encode(part) for part in parts])
 
     def _plan(
         self, latents: Tensor, goal: Tensor, request: Request, out: Result, began: float
@@ -204,12 +210,12 @@ class Planner:
 
     def _costs(self, latents: Tensor, goal: Tensor, past: Floats | None) -> Callable[[slice, Floats], Floats]:
         """The objective of problems with these latents (B, C, D), goals (B, D) and past blocks (B, C - 1, A)."""
-        executed = None if past is None else self._network.tensor(past)
+        executed = None if past is None else self.network.tensor(past)
 
         def costs(rows: slice, actions: Floats) -> Floats:
-            candidates = self._network.tensor(actions)
-            with self._network.autocast():
-                predicted = self._network.model.rollout(
+            candidates = self.network.tensor(actions)
+            with self.network.autocast():
+                predicted = self.network.model.rollout(
                     latents[rows], candidates, None if executed is None else executed[rows]
                 )
             if self._cost is None:
