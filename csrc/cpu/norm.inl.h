@@ -53,11 +53,18 @@ static void layer_norm_as(const LayerNorm& args, Rows out) {
 template <Precision P>
 static void ada_ln_as(const AdaLN& args, Rows out) {
   constexpr float kInnerEps = 1e-6f, kOuterEps = 1e-5f;
+  constexpr std::int64_t kAhead = 2, kLineFloats = 16;
   alignas(64) float y[kMaxWidth];
   for (std::int64_t r = 0; r < args.rows; ++r) {
     const float* x = args.x + r * args.x_stride;
     const float* shift = args.modulation[r] + args.shift_offset;
     const float* scale = args.modulation[r] + args.scale_offset;
+    // Rows' modulations lie far apart, where no hardware prefetcher looks.
+    const float* next = args.modulation[r + kAhead < args.rows ? r + kAhead : r];
+    for (std::int64_t i = 0; i < args.d; i += kLineFloats) {
+      __builtin_prefetch(next + args.shift_offset + i);
+      __builtin_prefetch(next + args.scale_offset + i);
+    }
     const Moments inner = moments(x, args.d, kInnerEps);
     for_vectors(
         args.d, [&](std::int64_t i, std::int64_t n) __attribute__((always_inline)) {

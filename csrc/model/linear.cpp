@@ -90,8 +90,11 @@ void run_linear_to_rows(const cpu::Kernels& kernels, const Linear& layer, cpu::R
   cpu::Epilogue epilogue;
   epilogue.activation = activation;
   if (next == Precision::int8) {
-    run_linear(kernels, layer, x, rows, epilogue, staging, layer.out());
-    convert_rows(kernels, next, staging, layer.out(), rows, layer.out(), out);
+    for (std::int64_t row = 0; row < rows; row += kStagingRows) {
+      const std::int64_t n = std::min(kStagingRows, rows - row);
+      run_linear(kernels, layer, rows_from(x, layer.precision, row), n, epilogue, staging, layer.out());
+      convert_rows(kernels, next, staging, layer.out(), n, layer.out(), rows_from(out, next, row));
+    }
     return;
   }
   epilogue.store = next == Precision::bf16 ? cpu::Store::bf16 : cpu::Store::f32;

@@ -63,8 +63,11 @@ inline void run_linear(const cpu::Kernels& kernels, const Linear& layer, cpu::Ro
   kernels.gemm[static_cast<int>(layer.precision)].run(x, rows, layer.matrix, epilogue, y, y_stride);
 }
 
-// out = activation(layer(x)) as the input of a layer of precision `next`. staging: [rows, out] float, read only when
-// next is int8.
+// Rows of floats that wait for their quantisation at once: they stay in the second-level cache.
+constexpr std::int64_t kStagingRows = 64;
+
+// out = activation(layer(x)) as the input of a layer of precision `next`. staging: [min(rows, kStagingRows), out]
+// float, used only when next is int8.
 void run_linear_to_rows(const cpu::Kernels& kernels, const Linear& layer, cpu::Rows x, std::int64_t rows,
                         cpu::Activation activation, Precision next, float* staging, cpu::Rows out);
 

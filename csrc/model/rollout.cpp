@@ -37,7 +37,7 @@ struct TileScratch {
   cpu::Rows normed;          // [dim]
   cpu::Rows attended;        // [inner]
   cpu::Rows hidden;          // [mlp_dim]
-  float* staging = nullptr;  // [mlp_dim], int8 only
+  float* staging = nullptr;  // [kStagingRows, mlp_dim], int8 only
   void* queries = nullptr;   // [inner] of `storage`
   // Keys, then values of candidates' tokens. Before the window slides: [depth, history, kTile, kv_stride], kept from
   // step to step. After: [kRows, kv_stride], of one layer at a time.
@@ -136,7 +136,7 @@ void Rollout::Workspace::lay_out(Arena& a) {
     t.normed = take_rows(a, kernels, precision, kRows, dim);
     t.attended = take_rows(a, kernels, precision, kRows, inner);
     t.hidden = take_rows(a, kernels, precision, kRows, config.predictor_mlp_dim);
-    if (precision == Precision::int8) t.staging = a.take<float>(kRows * config.predictor_mlp_dim);
+    if (precision == Precision::int8) t.staging = a.take<float>(kStagingRows * config.predictor_mlp_dim);
     t.queries = a.take<std::byte>(kRows * inner * element_bytes(storage));
     t.kv = a.take<std::byte>(std::max(depth * history * kTile, kRows) * kv_bytes);
     t.modulation_of = a.take<const float*>(kRows);
