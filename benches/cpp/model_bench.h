@@ -90,8 +90,8 @@ inline double gemm_peak(const Tier& tier, lewm::ThreadPool& pool) {
     for (const std::int64_t k : {192, 512, 1024}) {
       const std::int64_t rows = 192, calls = 4;
       lewm::WeightMemory memory(kernels);
-      lewm::Affine layer{"peak", n, k, std::vector<double>(static_cast<std::size_t>(n * k), 0.01),
-                         std::vector<double>(static_cast<std::size_t>(n))};
+      lewm::Affine layer{"peak", n, k, lewm::Values(static_cast<std::size_t>(n * k), 0.01),
+                         lewm::Values(static_cast<std::size_t>(n))};
       const lewm::Linear linear = memory.pack(layer, tier.precision);
       std::vector<lewm::cpu::Rows> x(static_cast<std::size_t>(pool.threads()));
       std::vector<float*> y(x.size());

@@ -70,6 +70,15 @@ const DTypeName& read_dtype(const json::Value& entry) {
   throw Defect{"dtype: expected F64, F32, F16, BF16, I64, I32, I8 or U8, got " + json::quote(*name)};
 }
 
+// Of a view that has been checked.
+std::size_t view_bytes(const TensorView& view) {
+  const auto known = std::find_if(std::begin(kDTypes), std::end(kDTypes),
+                                  [&](const DTypeName& candidate) { return candidate.dtype == view.dtype; });
+  std::int64_t bytes = known->bytes;
+  for (const std::int64_t size : view.shape) bytes *= size;
+  return static_cast<std::size_t>(bytes);
+}
+
 std::int64_t checked_bytes(const std::vector<std::int64_t>& shape, std::int64_t item_bytes) {
   std::int64_t bytes = item_bytes;
   for (const std::int64_t size : shape) {
@@ -208,6 +217,14 @@ std::vector<std::string_view> SafetensorsFile::names() const {
   names.reserve(tensors_.size());
   for (const auto& entry : tensors_) names.push_back(entry.first);
   return names;
+}
+
+void SafetensorsFile::release(const TensorView& view) const {
+  const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<std::uintptr_t>(view.data);
+  const std::uintptr_t end = begin + view_bytes(view);
+  const std::uintptr_t first = (begin + page - 1) / page * page, last = end / page * page;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
 }
 
 const std::string* SafetensorsFile::metadata(std::string_view key) const {

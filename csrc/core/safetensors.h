@@ -24,6 +24,7 @@ class SafetensorsFile : public TensorSource {
 
   const TensorView* find(std::string_view name) const override;
   std::vector<std::string_view> names() const override;  // sorted
+  void release(const TensorView& view) const override;   // gives the pages that it has to itself back to the system
   // The value of a __metadata__ key; null when there is none.
   const std::string* metadata(std::string_view key) const;
   const std::string& path() const { return path_; }

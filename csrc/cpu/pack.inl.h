@@ -38,21 +38,29 @@ static void pack(const float* w, const float* bias, std::int64_t n, std::int64_t
   const std::int64_t depth = padded_k<P>(k);
   out->n = n;
   out->k = k;
-  for (std::int64_t j = 0; j < padded_n_of(n); ++j) {
-    const bool real = j < n;
-    T* column = static_cast<T*>(out->data) + j / kTileColumns * kTileColumns * depth + j % kTileColumns * kGroup;
-    const float scale = P == Precision::int8 && real ? scalar::int8_scale(w + j * k, k) : 0.0f;
-    std::int32_t total = 0;
-    for (std::int64_t i = 0; i < depth; ++i) {
-      T* place = column + i / kGroup * kTileColumns * kGroup + i % kGroup;
-      *place = 0;
-      if (real && i < k) encode(w[j * k + i], scale, place);
-      if constexpr (P == Precision::int8) total += *place;
+  T* place = static_cast<T*>(out->data);
+  for (std::int64_t first = 0; first < padded_n_of(n); first += kTileColumns) {
+    float scale[kTileColumns];
+    std::int32_t total[kTileColumns] = {};
+    for (std::int64_t c = 0; c < kTileColumns; ++c) {
+      scale[c] = P == Precision::int8 && first + c < n ? scalar::int8_scale(w + (first + c) * k, k) : 0.0f;
     }
-    out->bias[j] = bias && real ? bias[j] : 0.0f;
-    if constexpr (P == Precision::int8) {
-      out->scale[j] = scale;
-      out->sum[j] = -kProductZero * total;  // takes the zero point out of the sum of products
+    // In the order of the panel, so that it is written from front to back.
+    for (std::int64_t i = 0; i < depth; i += kGroup) {
+      for (std::int64_t c = 0; c < kTileColumns; ++c) {
+        for (std::int64_t e = i; e < i + kGroup; ++e, ++place) {
+          *place = 0;
+          if (first + c < n && e < k) encode(w[(first + c) * k + e], scale[c], place);
+          if constexpr (P == Precision::int8) total[c] += *place;
+        }
+      }
+    }
+    for (std::int64_t c = 0; c < kTileColumns; ++c) {
+      out->bias[first + c] = bias && first + c < n ? bias[first + c] : 0.0f;
+      if constexpr (P == Precision::int8) {
+        out->scale[first + c] = scale[c];
+        out->sum[first + c] = -kProductZero * total[c];  // takes the zero point out of the sum of products
+      }
     }
   }
 }

@@ -1,6 +1,7 @@
 #include "model/encoder_weights.h"
 
 #include <cmath>
+#include <span>
 
 namespace lewm {
 namespace {
@@ -37,8 +38,8 @@ EncoderLayerWeights build_layer(WeightReader& reader, WeightMemory& memory, cons
   Affine query = reader.linear(prefix + "attention.attention.query", dim, dim);
   fold_input_norm(query, before);
   scale_outputs(query, 0, dim, 1.0 / std::sqrt(static_cast<double>(dim / config.encoder_heads)));
-  Affine key_value = stack({reader.linear(prefix + "attention.attention.key", dim, dim),
-                            reader.linear(prefix + "attention.attention.value", dim, dim)});
+  Affine key_value = reader.linear(prefix + "attention.attention.key", dim, dim);
+  append(key_value, reader.linear(prefix + "attention.attention.value", dim, dim));
   fold_input_norm(key_value, before);
   Affine mlp_in = reader.linear(prefix + "intermediate.dense", mlp, dim);
   fold_input_norm(mlp_in, after);
@@ -64,12 +65,11 @@ EncoderWeights build_encoder_weights(WeightReader& reader, WeightMemory& memory,
   weights.patch_floats = memory.pack(patches, precisions.fine);
   weights.patch_bytes = memory.pack(fold_preprocessing(patches, patch, preprocessing), precisions.fine);
 
-  std::vector<double> cls = reader.read("encoder.embeddings.cls_token", {1, 1, dim});
-  const std::vector<double> positions =
-      reader.read("encoder.embeddings.position_embeddings", {1, config.tokens(), dim});
+  Values cls = reader.read("encoder.embeddings.cls_token", {1, 1, dim});
+  const Values positions = reader.read("encoder.embeddings.position_embeddings", {1, config.tokens(), dim});
   for (std::size_t i = 0; i < cls.size(); ++i) cls[i] += positions[i];
   weights.cls = memory.keep(cls);
-  weights.positions = memory.keep({positions.begin() + dim, positions.end()});
+  weights.positions = memory.keep(std::span(positions).subspan(static_cast<std::size_t>(dim)));
 
   for (std::int64_t l = 0; l < config.encoder_depth; ++l) {
     weights.layers.push_back(build_layer(reader, memory, config, l, precisions.main));

@@ -14,15 +14,12 @@ std::int64_t element_bytes(Precision precision) {
   return precision == Precision::fp32 ? 4 : precision == Precision::bf16 ? 2 : 1;
 }
 
-std::vector<float> rounded(const std::vector<double>& values, const std::string& name) {
-  std::vector<float> floats(values.size());
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    floats[i] = static_cast<float>(values[i]);
-    if (!std::isfinite(floats[i])) {
-      throw Error(Status::bad_file, name + ": too large to be folded into its neighbour's weights");
-    }
+// to: as many as `values`. Throws Error(bad_file) where one is no finite float.
+void round_to(float* to, std::span<const double> values, const std::string& name) {
+  for (std::size_t i = 0; i < values.size(); ++i) to[i] = static_cast<float>(values[i]);
+  if (!all_finite({to, values.size()})) {
+    throw Error(Status::bad_file, name + ": too large to be folded into its neighbour's weights");
   }
-  return floats;
 }
 
 }  // namespace
@@ -39,28 +36,33 @@ void* WeightMemory::take(std::size_t bytes) {
   return data;
 }
 
-Linear WeightMemory::pack(const Affine& layer, Precision precision) {
+Linear WeightMemory::pack(const Affine& layer, std::int64_t first, std::int64_t last, Precision precision) {
   const cpu::Gemm& gemm = kernels_.gemm[static_cast<int>(precision)];
-  const std::vector<float> weight = rounded(layer.weight, layer.name), bias = rounded(layer.bias, layer.name);
-  const auto columns = static_cast<std::size_t>(gemm.padded_n(layer.out));
+  const std::int64_t out = last - first;
+  const auto outputs = static_cast<std::size_t>(out), inputs = static_cast<std::size_t>(layer.in);
+  std::pmr::memory_resource* memory = layer.weight.get_allocator().resource();
+  std::pmr::vector<float> weight(outputs * inputs, memory), bias(outputs, memory);
+  const auto begin = static_cast<std::size_t>(first);
+  round_to(weight.data(), std::span(layer.weight).subspan(begin * inputs, outputs * inputs), layer.name);
+  round_to(bias.data(), std::span(layer.bias).subspan(begin, outputs), layer.name);
+  const auto columns = static_cast<std::size_t>(gemm.padded_n(out));
   Linear packed;
   packed.precision = precision;
-  packed.matrix.n = layer.out;
+  packed.matrix.n = out;
   packed.matrix.k = layer.in;
-  packed.matrix.data = take(gemm.packed_bytes(layer.out, layer.in));
+  packed.matrix.data = take(gemm.packed_bytes(out, layer.in));
   packed.matrix.bias = static_cast<float*>(take(columns * sizeof(float)));
   if (precision == Precision::int8) {
     packed.matrix.scale = static_cast<float*>(take(columns * sizeof(float)));
     packed.matrix.sum = static_cast<std::int32_t*>(take(columns * sizeof(std::int32_t)));
   }
-  gemm.pack(weight.data(), bias.data(), layer.out, layer.in, &packed.matrix);
+  gemm.pack(weight.data(), bias.data(), out, layer.in, &packed.matrix);
   return packed;
 }
 
-const float* WeightMemory::keep(const std::vector<double>& values) {
-  const std::vector<float> floats = rounded(values, "weights");
-  auto* kept = static_cast<float*>(take(floats.size() * sizeof(float)));
-  std::copy(floats.begin(), floats.end(), kept);
+const float* WeightMemory::keep(std::span<const double> values) {
+  auto* kept = static_cast<float*>(take(values.size() * sizeof(float)));
+  round_to(kept, values, "weights");
   return kept;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -34,8 +35,10 @@ class WeightMemory {
   explicit WeightMemory(const cpu::Kernels& kernels) : kernels_(kernels) {}
 
   // Throws Error(bad_file) when folding has left a value that is not a finite float.
-  Linear pack(const Affine& layer, Precision precision);
-  const float* keep(const std::vector<double>& values);
+  Linear pack(const Affine& layer, Precision precision) { return pack(layer, 0, layer.out, precision); }
+  // Outputs [first, last) alone.
+  Linear pack(const Affine& layer, std::int64_t first, std::int64_t last, Precision precision);
+  const float* keep(std::span<const double> values);
 
   std::size_t bytes() const { return bytes_; }
 

@@ -21,10 +21,10 @@ PredictorLayerWeights build_layer(WeightReader& reader, WeightMemory& memory, co
   fold_input_norm(mlp_in, reader.norm(prefix + "mlp.net.0", dim));
 
   PredictorLayerWeights weights;
-  weights.query = memory.pack(slice(qkv, 0, inner), precisions.main);
-  weights.key_value = memory.pack(slice(qkv, inner, 3 * inner), precisions.main);
+  weights.query = memory.pack(qkv, 0, inner, precisions.main);
+  weights.key_value = memory.pack(qkv, inner, 3 * inner, precisions.main);
   weights.attention_out = memory.pack(out, precisions.main);
-  weights.attention_alone = memory.pack(compose(out, slice(qkv, 2 * inner, 3 * inner)), precisions.main);
+  weights.attention_alone = memory.pack(compose(out, qkv, 2 * inner, 3 * inner), precisions.main);
   weights.mlp_in = memory.pack(mlp_in, precisions.main);
   weights.mlp_out = memory.pack(reader.linear(prefix + "mlp.net.4", dim, mlp), precisions.main);
   return weights;
@@ -46,11 +46,11 @@ void build_action_encoder(WeightReader& reader, WeightMemory& memory, const Conf
 void build_positions(WeightReader& reader, WeightMemory& memory, const Config& config, Precision precision,
                      PredictorWeights& weights) {
   const std::int64_t history = config.history, latent = config.latent_dim, dim = config.predictor_dim;
-  std::vector<double> positions = reader.read("predictor.pos_embedding", {1, history, latent});
+  Values positions = reader.read("predictor.pos_embedding", {1, history, latent});
   if (latent != dim) {
     // input(z + position) = input_without_bias(z) + input(position)
     Affine input = reader.linear("predictor.transformer.input_proj", dim, latent);
-    const std::vector<double> latents = std::move(positions);
+    const Values latents = std::move(positions);
     positions.clear();
     for (std::int64_t h = 0; h < history; ++h) {
       const std::vector<double> projected = apply(input, latents.data() + h * latent);
@@ -71,13 +71,17 @@ PredictorWeights build_predictor_weights(WeightReader& reader, WeightMemory& mem
   build_action_encoder(reader, memory, config, weights);
   build_positions(reader, memory, config, precisions.fine, weights);
 
-  std::vector<Affine> modulation;
-  for (std::int64_t l = 0; l < config.predictor_depth; ++l) {
-    const std::string prefix = "predictor.transformer.layers." + std::to_string(l) + ".";
-    modulation.push_back(reader.linear(prefix + "adaLN_modulation.1", kModulations * dim, dim));
-    weights.layers.push_back(build_layer(reader, memory, config, prefix, precisions));
+  const auto prefix_of = [](std::int64_t l) { return "predictor.transformer.layers." + std::to_string(l) + "."; };
+  Affine modulation = reader.linear(prefix_of(0) + "adaLN_modulation.1", kModulations * dim, dim);
+  modulation.weight.reserve(modulation.weight.size() * static_cast<std::size_t>(config.predictor_depth));
+  for (std::int64_t l = 1; l < config.predictor_depth; ++l) {
+    append(modulation, reader.linear(prefix_of(l) + "adaLN_modulation.1", kModulations * dim, dim));
   }
-  weights.modulation = memory.pack(stack(modulation), precisions.fine);
+  weights.modulation = memory.pack(modulation, precisions.fine);
+
+  for (std::int64_t l = 0; l < config.predictor_depth; ++l) {
+    weights.layers.push_back(build_layer(reader, memory, config, prefix_of(l), precisions));
+  }
 
   Affine output;
   const bool has_output = config.predictor_output_dim != dim;

@@ -20,6 +20,8 @@ class TensorSource {
   virtual ~TensorSource() = default;
   virtual const TensorView* find(std::string_view name) const = 0;  // null when there is none
   virtual std::vector<std::string_view> names() const = 0;
+  // A hint: the view has been read and its memory may go. It can still be read, at the price of fetching it again.
+  virtual void release(const TensorView&) const {}
 };
 
 }  // namespace lewm

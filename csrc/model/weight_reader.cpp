@@ -1,5 +1,6 @@
 #include "model/weight_reader.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -31,23 +32,41 @@ std::string shape_text(const std::vector<std::int64_t>& shape) {
   return text + (shape.size() == 1 ? ",)" : ")");
 }
 
-template <class T>
-T load(const void* data, std::size_t i) {
-  T value;
-  std::memcpy(&value, static_cast<const char*>(data) + i * sizeof(T), sizeof(T));
-  return value;
+constexpr std::size_t kAtOnce = 256;  // elements that are converted at a time
+
+// Appends elements of a floating-point type, stored at any alignment. Returns the index of the first that is no finite
+// float, or `count`.
+template <class Stored, class Convert>
+std::size_t widen(Values& values, const void* data, std::size_t count, Convert convert) {
+  Stored stored[kAtOnce];
+  double wide[kAtOnce];
+  float narrow[kAtOnce];
+  for (std::size_t first = 0; first < count; first += kAtOnce) {
+    const std::size_t n = std::min(kAtOnce, count - first);
+    std::memcpy(stored, static_cast<const char*>(data) + first * sizeof(Stored), n * sizeof(Stored));
+    for (std::size_t i = 0; i < n; ++i) {
+      wide[i] = convert(stored[i]);
+      narrow[i] = static_cast<float>(wide[i]);
+    }
+    if (!all_finite({narrow, n})) {
+      return first + static_cast<std::size_t>(
+                         std::find_if(narrow, narrow + n, [](float v) { return !std::isfinite(v); }) - narrow);
+    }
+    values.insert(values.end(), wide, wide + n);
+  }
+  return count;
 }
 
-double element(const TensorView& view, std::size_t i) {
+std::size_t widen(Values& values, const TensorView& view, std::size_t count) {
   switch (view.dtype) {
     case DType::f32:
-      return load<float>(view.data, i);
+      return widen<float>(values, view.data, count, [](float value) { return value; });
     case DType::f16:
-      return float_from_f16(load<std::uint16_t>(view.data, i));
+      return widen<std::uint16_t>(values, view.data, count, float_from_f16);
     case DType::bf16:
-      return cpu::float_from_bf16(load<std::uint16_t>(view.data, i));
+      return widen<std::uint16_t>(values, view.data, count, cpu::float_from_bf16);
     default:
-      return load<double>(view.data, i);
+      return widen<double>(values, view.data, count, [](double value) { return value; });
   }
 }
 
@@ -71,14 +90,14 @@ std::string published_name(std::string_view name) {
   return published.append(field);
 }
 
-WeightReader::WeightReader(const TensorSource& source) {
+WeightReader::WeightReader(const TensorSource& source) : source_(source) {
   for (const std::string_view name : source.names()) {
     const auto [at, added] = tensors_.try_emplace(published_name(name), Tensor{name, source.find(name)});
     if (!added) fail(name, "the same tensor as " + std::string(at->second.source_name));
   }
 }
 
-std::vector<double> WeightReader::read(const std::string& name, const std::vector<std::int64_t>& shape) {
+Values WeightReader::read(const std::string& name, const std::vector<std::int64_t>& shape) {
   const auto found = tensors_.find(name);
   if (found == tensors_.end()) fail(name, "missing");
   Tensor& tensor = found->second;
@@ -89,21 +108,19 @@ std::vector<double> WeightReader::read(const std::string& name, const std::vecto
   }
   std::size_t count = 1;
   for (const std::int64_t size : shape) count *= static_cast<std::size_t>(size);
-  std::vector<double> values(count);
-  for (std::size_t i = 0; i < count; ++i) {
-    values[i] = element(*tensor.view, i);
-    if (!std::isfinite(static_cast<float>(values[i]))) {
-      fail(tensor.source_name, "element " + std::to_string(i) + " is not a finite float");
-    }
+  Values values(&memory_);
+  values.reserve(count);
+  if (const std::size_t i = widen(values, *tensor.view, count); i < count) {
+    fail(tensor.source_name, "element " + std::to_string(i) + " is not a finite float");
   }
+  source_.release(*tensor.view);
   return values;
 }
 
 Affine WeightReader::linear(const std::string& prefix, std::int64_t out, std::int64_t in, bool has_bias,
                             const std::vector<std::int64_t>& shape) {
-  Affine layer{prefix, out, in, read(prefix + ".weight", shape.empty() ? std::vector{out, in} : shape), {}};
-  layer.bias = has_bias ? read(prefix + ".bias", {out}) : std::vector<double>(static_cast<std::size_t>(out));
-  return layer;
+  return {prefix, out, in, read(prefix + ".weight", shape.empty() ? std::vector{out, in} : shape),
+          has_bias ? read(prefix + ".bias", {out}) : Values(static_cast<std::size_t>(out), &memory_)};
 }
 
 NormAffine WeightReader::norm(const std::string& prefix, std::int64_t size) {

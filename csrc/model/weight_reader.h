@@ -17,12 +17,13 @@ namespace lewm {
 std::string published_name(std::string_view name);
 
 // Every read checks that the tensor is there, floating point, of the expected shape, and finite as a float; else
-// Error(bad_file) naming it. finish() throws for tensors that nothing has read.
+// Error(bad_file) naming it. finish() throws for tensors that nothing has read. What is read lives in the reader's
+// memory and must not outlive it.
 class WeightReader {
  public:
   explicit WeightReader(const TensorSource& source);
 
-  std::vector<double> read(const std::string& name, const std::vector<std::int64_t>& shape);
+  Values read(const std::string& name, const std::vector<std::int64_t>& shape);
 
   // prefix.weight of `shape` (by default {out, in}) and prefix.bias (zero if has_bias is false and it is not read).
   Affine linear(const std::string& prefix, std::int64_t out, std::int64_t in, bool has_bias = true,
@@ -38,6 +39,8 @@ class WeightReader {
     const TensorView* view;
     bool used = false;
   };
+  const TensorSource& source_;
+  ReusedMemory memory_;
   std::map<std::string, Tensor, std::less<>> tensors_;  // by published name
 };
 

@@ -27,8 +27,7 @@ double product_rate(const cpu::Kernels& kernels, Precision precision, ThreadPool
                     double budget) {
   constexpr std::int64_t kRows = 192, kCalls = 4;
   WeightMemory memory(kernels);
-  const Affine layer{"peak", n, k, std::vector<double>(static_cast<std::size_t>(n * k), 0.01),
-                     std::vector<double>(static_cast<std::size_t>(n))};
+  const Affine layer{"peak", n, k, Values(static_cast<std::size_t>(n * k), 0.01), Values(static_cast<std::size_t>(n))};
   const Linear linear = memory.pack(layer, precision);
   std::vector<Product> products(static_cast<std::size_t>(pool.threads()));
   const Arena arena([&](Arena& a) {

@@ -1,4 +1,5 @@
 // Folding is exact algebra; weights and deployment files that do not fit are refused by name.
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -14,8 +15,6 @@ using namespace model_test;
 using lewm::Affine;
 using lewm::apply;
 using lewm::Error;
-using lewm::slice;
-using lewm::stack;
 using lewm::Status;
 using safetensors_test::TemporaryFile;
 
@@ -29,8 +28,13 @@ naive::Vector random_vector(std::int64_t n, std::uint64_t seed) {
   return {values.begin(), values.end()};
 }
 
+lewm::Values random_values(std::int64_t n, std::uint64_t seed) {
+  const naive::Vector values = random_vector(n, seed);
+  return {values.begin(), values.end()};
+}
+
 Affine random_affine(std::int64_t out, std::int64_t in, std::uint64_t seed) {
-  return {"layer", out, in, random_vector(out * in, seed), random_vector(out, seed + 1)};
+  return {"layer", out, in, random_values(out * in, seed), random_values(out, seed + 1)};
 }
 
 void check_equal(const naive::Vector& a, const naive::Vector& b) {
@@ -78,7 +82,7 @@ std::map<std::string, std::string> metadata_of(const Config& config) {
 
 TEST(folding_an_input_norm) {
   Affine layer = random_affine(5, 7, 1);
-  const lewm::NormAffine norm{random_vector(7, 2), random_vector(7, 3)};
+  const lewm::NormAffine norm{random_values(7, 2), random_values(7, 3)};
   const naive::Vector n = random_vector(7, 4);
   naive::Vector normed(7);
   for (std::size_t i = 0; i < 7; ++i) normed[i] = norm.gamma[i] * n[i] + norm.beta[i];
@@ -89,7 +93,7 @@ TEST(folding_an_input_norm) {
 
 TEST(folding_a_batch_norm) {
   Affine layer = random_affine(5, 7, 1);
-  lewm::BatchNorm norm{random_vector(5, 2), random_vector(5, 3), random_vector(5, 4), random_vector(5, 5)};
+  lewm::BatchNorm norm{random_values(5, 2), random_values(5, 3), random_values(5, 4), random_values(5, 5)};
   for (double& v : norm.variance) v *= v;
   const naive::Vector x = random_vector(7, 6);
   naive::Vector expected = apply(layer, x.data());
@@ -100,17 +104,35 @@ TEST(folding_a_batch_norm) {
   check_equal(apply(layer, x.data()), expected);
 }
 
-TEST(composing_stacking_slicing) {
-  const Affine inner = random_affine(6, 4, 1), outer = random_affine(3, 6, 3);
-  const naive::Vector x = random_vector(4, 5), middle = apply(inner, x.data()), expected = apply(outer, middle.data());
-  check_equal(apply(compose(outer, inner), x.data()), expected);
+TEST(composing_and_appending) {
+  // Sizes that no block of the product divides.
+  for (const auto& [out, middle, in] : {std::array{3, 6, 4}, std::array{1, 5, 17}, std::array{4, 9, 8}}) {
+    const Affine inner = random_affine(middle, in, 1), outer = random_affine(out, middle, 3);
+    const Affine wider = random_affine(out, middle - 3, 4);
+    const naive::Vector x = random_vector(in, 5), y = apply(inner, x.data());
+    check_equal(apply(compose(outer, inner), x.data()), apply(outer, y.data()));
+    check_equal(apply(compose(wider, inner, 2, middle - 1), x.data()), apply(wider, y.data() + 2));
 
-  const Affine other = random_affine(2, 4, 7);
-  naive::Vector both = middle;
-  for (double value : apply(other, x.data())) both.push_back(value);
-  check_equal(apply(stack({inner, other}), x.data()), both);
-  check_equal(apply(slice(stack({inner, other}), 6, 8), x.data()), apply(other, x.data()));
-  check_equal(apply(lewm::identity(4), x.data()), x);
+    Affine both = inner;
+    const Affine other = random_affine(2, in, 7);
+    append(both, other);
+    naive::Vector expected = y;
+    for (double value : apply(other, x.data())) expected.push_back(value);
+    check_equal(apply(both, x.data()), expected);
+    check_equal(apply(lewm::identity(in), x.data()), x);
+  }
+}
+
+TEST(loading_reuses_its_memory) {
+  lewm::ReusedMemory memory;
+  const double* place = nullptr;
+  {
+    lewm::Values first(5000, 1.0, &memory);
+    place = first.data();
+    CHECK(lewm::Values(5000, 2.0, &memory).data() != place);
+  }
+  const lewm::Values again(4990, 3.0, &memory);
+  CHECK(again.data() == place || lewm::Values(4990, 4.0, &memory).data() == place);
 }
 
 TEST(both_namings_of_the_encoder) {
