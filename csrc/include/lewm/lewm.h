@@ -30,6 +30,13 @@
 #define LEWM_API
 #endif
 
+/* After an enum's name: in C it holds any int, and so it shall in C++. */
+#ifdef __cplusplus
+#define LEWM_INT : int
+#else
+#define LEWM_INT
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -38,7 +45,7 @@ extern "C" {
  * Errors
  * ------------------------------------------------------------------------------------------------------------------ */
 
-typedef enum lewm_status {
+typedef enum lewm_status LEWM_INT {
   LEWM_OK = 0,
   LEWM_INVALID_ARGUMENT = 1, /* the caller can mend it; the message names the argument */
   LEWM_FILE_NOT_FOUND = 2,
@@ -77,7 +84,7 @@ LEWM_API lewm_status lewm_version_check(int major, int minor, int patch);
 
 typedef struct lewm_model lewm_model;
 
-typedef enum lewm_precision {
+typedef enum lewm_precision LEWM_INT {
   LEWM_PRECISION_AUTO = 0, /* bf16 where the machine has bf16 dot products, else fp32 */
   LEWM_PRECISION_FP32 = 1,
   LEWM_PRECISION_BF16 = 2,
@@ -111,7 +118,9 @@ typedef struct lewm_model_info {
 
 /* Opens a deployment file (.safetensors, written by lewm.save or lewm.convert). config: may be null, all defaults. The
  * file is not needed after the call. Fails on a missing, truncated or foreign file, and on a precision that this
- * machine does not have. Environment: LEWM_ISA forces an instruction set. */
+ * machine does not have. The file is mapped while the call runs: whoever replaces it meanwhile must rename a new file
+ * over it (as lewm.save does) and not write into it, or the process may end with SIGBUS. Environment: LEWM_ISA forces
+ * an instruction set. */
 LEWM_API lewm_status lewm_model_open(const char* path, const lewm_model_config* config, lewm_model** model);
 LEWM_API void lewm_model_close(lewm_model* model);
 
@@ -177,7 +186,7 @@ LEWM_API lewm_status lewm_cost(lewm_workspace* workspace, const lewm_history* hi
  * Frames: what a camera gives -> the square RGB image that the model reads
  * ------------------------------------------------------------------------------------------------------------------ */
 
-typedef enum lewm_pixel_format {
+typedef enum lewm_pixel_format LEWM_INT {
   LEWM_RGB = 0,
   LEWM_BGR = 1,
   LEWM_RGBA = 2, /* alpha is ignored */
@@ -185,7 +194,7 @@ typedef enum lewm_pixel_format {
   LEWM_GREY = 4
 } lewm_pixel_format;
 
-typedef enum lewm_fit {
+typedef enum lewm_fit LEWM_INT {
   LEWM_STRETCH = 0,  /* the whole frame, its aspect ratio not kept */
   LEWM_CROP = 1,     /* the largest centred square */
   LEWM_LETTERBOX = 2 /* the whole frame, its aspect ratio kept, black bars */
@@ -208,9 +217,14 @@ LEWM_API lewm_status lewm_resize(lewm_resizer* resizer, const uint8_t* source, p
 
 typedef struct lewm_planner lewm_planner;
 
-typedef enum lewm_method { LEWM_CEM = 0, LEWM_ICEM = 1, LEWM_MPPI = 2, LEWM_PREDICTIVE_SAMPLING = 3 } lewm_method;
+typedef enum lewm_method LEWM_INT {
+  LEWM_CEM = 0,
+  LEWM_ICEM = 1,
+  LEWM_MPPI = 2,
+  LEWM_PREDICTIVE_SAMPLING = 3
+} lewm_method;
 
-typedef enum lewm_cost_mode {
+typedef enum lewm_cost_mode LEWM_INT {
   LEWM_COST_FINAL = 0,     /* |z_H - goal|^2 */
   LEWM_COST_SUM = 1,       /* sum over the blocks h of |z_h - goal|^2 */
   LEWM_COST_DISCOUNTED = 2 /* the same with weights discount^(h - 1), h from 1 */
