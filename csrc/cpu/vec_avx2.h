@@ -58,6 +58,12 @@ LEWM_INLINE float largest(F x) {
 
 LEWM_INLINE F load(const float* p) { return _mm256_loadu_ps(p); }
 LEWM_INLINE void store(float* p, F x) { _mm256_storeu_ps(p, x); }
+// Lane i: the sum of v[i].
+LEWM_INLINE F sums(const F (&v)[kLanes]) {
+  float each[kLanes];
+  for (int i = 0; i < kLanes; ++i) each[i] = sum(v[i]);
+  return load(each);
+}
 // The first n lanes (none if n <= 0); the others read as zero and are not written.
 LEWM_INLINE F load_n(const float* p, std::int64_t n) { return _mm256_maskload_ps(p, first_lanes(n)); }
 LEWM_INLINE void store_n(float* p, F x, std::int64_t n) { _mm256_maskstore_ps(p, first_lanes(n), x); }

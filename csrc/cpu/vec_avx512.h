@@ -47,6 +47,25 @@ LEWM_INLINE F round_nearest(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_
 LEWM_INLINE F scale_by_power_of_two(F x, F n) { return _mm512_scalef_ps(x, n); }  // x * 2^n, n integral
 LEWM_INLINE float sum(F x) { return _mm512_reduce_add_ps(x); }
 LEWM_INLINE float largest(F x) { return _mm512_reduce_max_ps(x); }
+// Lane i: the sum of v[i].
+LEWM_INLINE F sums(const F (&v)[kLanes]) {
+  F pairs[8], quads[4];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {  // of v[i] and v[i + 8], in turns
+    pairs[i] = add(_mm512_unpacklo_ps(v[i], v[i + 8]), _mm512_unpackhi_ps(v[i], v[i + 8]));
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {  // in each quarter, of v[i], v[i + 8], v[i + 4], v[i + 12]
+    quads[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(pairs[i]), _mm512_castps_pd(pairs[i + 4])));
+    quads[i] =
+        add(quads[i], _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(pairs[i]), _mm512_castps_pd(pairs[i + 4]))));
+  }
+  const F even = add(_mm512_shuffle_f32x4(quads[0], quads[1], 0x88), _mm512_shuffle_f32x4(quads[0], quads[1], 0xdd));
+  const F odd = add(_mm512_shuffle_f32x4(quads[2], quads[3], 0x88), _mm512_shuffle_f32x4(quads[2], quads[3], 0xdd));
+  const F all = add(_mm512_shuffle_f32x4(even, odd, 0x88), _mm512_shuffle_f32x4(even, odd, 0xdd));
+  // Quarter q holds v[q], v[q + 8], v[q + 4], v[q + 12].
+  return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 1, 5, 9, 13, 3, 7, 11, 15), all);
+}
 
 LEWM_INLINE F load(const float* p) { return _mm512_loadu_ps(p); }
 LEWM_INLINE void store(float* p, F x) { _mm512_storeu_ps(p, x); }

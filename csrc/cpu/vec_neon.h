@@ -44,6 +44,12 @@ LEWM_INLINE float largest(F x) { return vmaxvq_f32(x); }
 
 LEWM_INLINE F load(const float* p) { return vld1q_f32(p); }
 LEWM_INLINE void store(float* p, F x) { vst1q_f32(p, x); }
+// Lane i: the sum of v[i].
+LEWM_INLINE F sums(const F (&v)[kLanes]) {
+  float each[kLanes];
+  for (int i = 0; i < kLanes; ++i) each[i] = sum(v[i]);
+  return load(each);
+}
 // The first n lanes (none if n <= 0); the others read as zero and are not written.
 LEWM_INLINE F load_n(const float* p, std::int64_t n) {
   float lanes[kLanes] = {};

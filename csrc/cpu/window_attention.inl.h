@@ -18,6 +18,23 @@ LEWM_INLINE void softmax_heads(float* score, std::int64_t keys) {
   for (std::int64_t j = 0; j < keys; ++j) store(score + j * kLanes, mul(load(score + j * kLanes), inverse));
 }
 
+// The products of a head's query and key, added up lane by lane.
+template <class Row>
+LEWM_INLINE F products(Row query, Row key, std::int64_t base, std::int64_t head_dim) {
+  F total = zero();
+  std::int64_t i = 0;
+  if constexpr (sizeof(typename Row::Element) == 2 && AttentionDot::kGroup == 2) {
+    for (; i + 2 * kLanes <= head_dim; i += 2 * kLanes) {
+      total = AttentionDot::dot(total, AttentionDot::load(query.p + base + i), AttentionDot::load(key.p + base + i));
+    }
+  }
+  for (; i < head_dim; i += kLanes) {
+    const std::int64_t n = head_dim - i < kLanes ? head_dim - i : kLanes;
+    total = fma(query.at(base + i, n), key.at(base + i, n), total);
+  }
+  return total;
+}
+
 template <Precision P, class Row>
 static void window_attention_as(const WindowAttention& args, Rows out) {
   alignas(64) float result[kMaxWidth];
@@ -30,16 +47,11 @@ static void window_attention_as(const WindowAttention& args, Rows out) {
       const std::int64_t heads = args.heads - first < kLanes ? args.heads - first : kLanes;
       for (std::int64_t j = 0; j < keys; ++j) {
         const Row k(key[j]);
-        for (std::int64_t h = 0; h < heads; ++h) {
-          const std::int64_t base = (first + h) * args.head_dim;
-          F dot = zero();
-          for_vectors(
-              args.head_dim, [&](std::int64_t i, std::int64_t n) __attribute__((always_inline)) {
-                dot = fma(query.at(base + i, n), k.at(base + i, n), dot);
-              });
-          score[j * kLanes + h] = sum(dot);
+        F dots[kLanes];
+        for (std::int64_t h = 0; h < kLanes; ++h) {
+          dots[h] = h < heads ? products(query, k, (first + h) * args.head_dim, args.head_dim) : zero();
         }
-        for (std::int64_t h = heads; h < kLanes; ++h) score[j * kLanes + h] = 0.0f;
+        store(score + j * kLanes, sums(dots));
       }
       softmax_heads(score, keys);
       for (std::int64_t h = 0; h < heads; ++h) {
