@@ -82,7 +82,8 @@ LEWM_INLINE float softmax_row(float* score, std::int64_t tokens, std::int64_t ke
   top = set(largest(top));
   F total = zero();
   for (std::int64_t i = 0; i < keys; i += kLanes) {
-    F e = exp(sub(load(score + i), top));
+    const F below = sub(load(score + i), top);
+    F e = kGroup == 1 ? exp(below) : exp_coarse(below);
     if (i >= whole) e = keep_n(e, tokens - i);
     total = add(total, e);
     if constexpr (kGroup == 1) {
@@ -113,12 +114,19 @@ static void full_attention_as(const FullAttention& args) {
   for (std::int64_t t = args.first; t < args.last; t += Blocks::kRows) {
     const std::int64_t rows = args.last - t < Blocks::kRows ? args.last - t : Blocks::kRows;
     const Blocks multiply_block(rows);
-    for (std::int64_t r = 0; r < rows; ++r) {
-      copy_words<kGroup>(Row(static_cast<const char*>(args.q) + (t + r) * stride), d, depth, query + r * depth, 1);
+    // Queries as they are, if they end where words and tiles end.
+    const char* a = static_cast<const char*>(args.q) + t * stride;
+    std::int64_t a_stride = stride;
+    if (d * kElement != depth * 4) {
+      for (std::int64_t r = 0; r < rows; ++r) {
+        copy_words<kGroup>(Row(a + r * stride), d, depth, query + r * depth, 1);
+      }
+      a = reinterpret_cast<const char*>(query);
+      a_stride = depth * 4;
     }
     for (std::int64_t j = 0; j < layout.keys; j += kTileColumns) {
-      multiply_block(reinterpret_cast<const char*>(query), depth * 4,
-                     reinterpret_cast<const char*>(scratch + layout.k + j * depth), depth, score + j, layout.keys);
+      multiply_block(a, a_stride, reinterpret_cast<const char*>(scratch + layout.k + j * depth), depth, score + j,
+                     layout.keys);
     }
     float inverse[Blocks::kRows];
     for (std::int64_t r = 0; r < rows; ++r) {

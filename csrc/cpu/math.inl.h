@@ -19,6 +19,15 @@ LEWM_INLINE F exp(F x) {
   return scale_by_power_of_two(p, n);
 }
 
+// exp(x) at the accuracy of bf16: relative error below 1e-4 on [-87, 88]; 0 from -104 down. A minimax cubic for 2^f.
+LEWM_INLINE F exp_coarse(F x) {
+  const F y = mul(max(set(-104.0f), x), set(1.442695f));
+  const F n = round_nearest(y), f = sub(y, n);
+  F p = fma(f, set(5.517167e-2f), set(2.4261112e-1f));
+  p = fma(p, f, set(6.9326099e-1f));
+  return scale_by_power_of_two(fma(p, f, set(9.9992807e-1f)), n);
+}
+
 // x / (1 + exp(-x)), relative error below 5e-7 on [-87, inf); x * 2^-126 or less, or -0, below.
 LEWM_INLINE F silu(F x) { return div(x, add(set(1.0f), exp(sub(zero(), x)))); }
 
