@@ -1,6 +1,7 @@
-# The CUDA kernels on the CPU: the same .cu files compiled by the host compiler against tests/cuda/host_cuda.h, with
-# AddressSanitizer and UndefinedBehaviorSanitizer, which see what a kernel may touch.
+# The CUDA backend on the CPU: the same sources compiled by the host compiler against tests/cuda/host_cuda.h and
+# host_runtime.h, with AddressSanitizer and UndefinedBehaviorSanitizer, which see what a kernel may touch.
 file(GLOB cuda_kernels CONFIGURE_DEPENDS csrc/cuda/*.cu)
+file(GLOB cuda_engine CONFIGURE_DEPENDS csrc/cuda/*.cpp)
 file(GLOB cuda_tests CONFIGURE_DEPENDS tests/cuda/test_*.cpp)
 set_source_files_properties(${cuda_kernels} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-xc++")
 
@@ -9,7 +10,7 @@ if(NOT LEWM_SANITIZE)
   list(APPEND cuda_host_options -fsanitize=address,undefined -fno-sanitize-recover=all)
 endif()
 
-add_library(lewm_cuda_host STATIC ${cuda_kernels} tests/cuda/host_cuda.cpp)
+add_library(lewm_cuda_host STATIC ${cuda_kernels} ${cuda_engine} tests/cuda/host_cuda.cpp tests/cuda/host_runtime.cpp)
 target_compile_definitions(lewm_cuda_host PUBLIC LEWM_CUDA_HOST_RUN)
 target_compile_options(lewm_cuda_host PUBLIC ${cuda_host_options})
 target_link_options(lewm_cuda_host PUBLIC ${cuda_host_options})
@@ -25,3 +26,30 @@ foreach(source ${cuda_tests})
   lewm_warnings(${name})
   add_test(NAME ${name} COMMAND ${name})
 endforeach()
+
+# The tests are tested: with a mistake planted in the sources (tests/cuda/faults.h) the test that covers them must fail.
+function(lewm_cuda_faults test filter)
+  foreach(fault ${ARGN})
+    add_test(NAME cuda_fault_${fault} COMMAND ${test} ${filter})
+    set_tests_properties(cuda_fault_${fault} PROPERTIES ENVIRONMENT "LEWM_CUDA_FAULT=${fault}" WILL_FAIL TRUE)
+  endforeach()
+endfunction()
+lewm_cuda_faults(cuda_test_gemm every_shape kMissingStageBarrier kStaleStage kFragmentIndex kRaggedEdge kMissingResidual kGateStride)
+lewm_cuda_faults(cuda_test_norm_attention layer_norm kShuffleMask)
+lewm_cuda_faults(cuda_test_norm_attention attention kSoftmaxRescale kKeyBeyondEnd)
+lewm_cuda_faults(cuda_test_search elites kMissingBarrier kTieToHigherIndex kUninitialisedShared)
+lewm_cuda_faults(cuda_test_search bits kPhiloxCounter kBiasedStd)
+lewm_cuda_faults(cuda_test_sigreg formulas kLastKnotWeight)
+lewm_cuda_faults(cuda_test_engine streams kMissingDependency)
+
+# -DLEWM_CUDA_COVERAGE=ON: `cmake --build . --target cuda_coverage` runs the host run and prints the lines of
+# csrc/cuda that it has executed.
+option(LEWM_CUDA_COVERAGE "Measure what the host run covers of csrc/cuda" OFF)
+if(LEWM_CUDA_COVERAGE)
+  target_compile_options(lewm_cuda_host PRIVATE --coverage)
+  target_link_options(lewm_cuda_host PUBLIC --coverage)
+  add_custom_target(cuda_coverage
+    COMMAND ${CMAKE_CTEST_COMMAND} -R "^cuda_test" --output-on-failure
+    COMMAND ${CMAKE_COMMAND} -DFOLDER=$<TARGET_FILE_DIR:lewm_cuda_host>/CMakeFiles/lewm_cuda_host.dir
+            -DSOURCES=${PROJECT_SOURCE_DIR}/csrc/cuda -P ${PROJECT_SOURCE_DIR}/cmake/cuda_coverage.cmake)
+endif()

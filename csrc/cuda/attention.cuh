@@ -1,7 +1,7 @@
 // The predictor's attention over a handful of keys, and the encoder's over a whole image.
 #pragma once
 
-#include "cuda/device.cuh"
+#include "cuda/api.h"
 
 namespace lewm::cuda {
 

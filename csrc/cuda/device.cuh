@@ -11,6 +11,8 @@
 
 #include <cstdint>
 
+#include "cuda/api.h"
+
 #ifdef LEWM_CUDA_HOST_RUN
 #include "host_cuda.h"
 #else
@@ -24,6 +26,13 @@
   kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)
 
 namespace lewm::cuda {
+
+// Lets a kernel have more than the 48 KiB of shared memory that every kernel may have.
+template <class Kernel>
+void allow_shared(Kernel* kernel, std::size_t bytes) {
+  if (bytes <= 48 * 1024) return;
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+}
 
 struct alignas(16) Bytes16 {
   std::uint32_t word[4];
@@ -73,7 +82,7 @@ __device__ __forceinline__ std::uint32_t pack_bf16(float low, float high) {
 
 // Sums and maxima over a warp, in an order that does not depend on the launch; every lane gets the result.
 __device__ __forceinline__ float warp_sum(float value) {
-  for (int mask = kWarp / 2; mask; mask /= 2) value += shuffle_xor(value, mask);
+  for (int mask = kWarp / (LEWM_FAULT(kShuffleMask) ? 4 : 2); mask; mask /= 2) value += shuffle_xor(value, mask);
   return value;
 }
 __device__ __forceinline__ float warp_max(float value) {

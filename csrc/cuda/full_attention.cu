@@ -3,6 +3,7 @@
 // registers; the softmax runs along (Dao et al., FlashAttention, 2022). Rows of shared tiles are 16 bytes longer than
 // their data, so that the eight rows that ldmatrix reads at once fall into different banks.
 #include "cuda/attention.cuh"
+#include "cuda/device.cuh"
 
 namespace lewm::cuda {
 namespace {
@@ -51,7 +52,7 @@ struct Softmax {
         LEWM_UNROLL
         for (int i = 0; i < 2; ++i) {
           float& s = score[n][2 * half + i];
-          if (first_key + 8 * n + lane % 4 * 2 + i >= tokens) s = -INFINITY;
+          if (first_key + 8 * n + lane % 4 * 2 + i >= tokens + (LEWM_FAULT(kKeyBeyondEnd) ? 1 : 0)) s = -INFINITY;
           new_highest = fmaxf(new_highest, s);
         }
       }
@@ -157,11 +158,7 @@ void launch(const FullAttention& a, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>((a.tokens + kTile - 1) / kTile), static_cast<unsigned>(a.heads),
                   static_cast<unsigned>(a.sequences));
   constexpr std::size_t kSharedBytes = 3 * kTile * (kDim * 2 + 16);
-#ifndef LEWM_CUDA_HOST_RUN
-  if (kSharedBytes > 48 * 1024) {
-    cudaFuncSetAttribute(full_attention_kernel<kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
-  }
-#endif
+  allow_shared(full_attention_kernel<kDim>, kSharedBytes);
   LEWM_LAUNCH(full_attention_kernel<kDim>, grid, dim3(kThreads), kSharedBytes, stream, a);
 }
 

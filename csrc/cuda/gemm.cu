@@ -2,6 +2,7 @@
 // depth 64 travel through three stages of shared memory by asynchronous copies. A row of a tile is 128 bytes, eight
 // chunks of 16; chunk c of row r lies at c ^ (r % 8), so that the eight rows that ldmatrix reads at once fall into
 // different banks.
+#include "cuda/device.cuh"
 #include "cuda/gemm.cuh"
 
 namespace lewm::cuda {
@@ -27,7 +28,8 @@ __device__ __forceinline__ void copy_tile(unsigned char* tile, const std::uint16
   for (int i = static_cast<int>(threadIdx.x); i < kTile * kChunksPerRow; i += kThreads) {
     const int row = i / kChunksPerRow, chunk = i % kChunksPerRow;
     const int depth = first_k + chunk * kChunk;
-    const int left = first_row + row < rows ? (k - depth) * 2 : 0;
+    const bool inside = LEWM_FAULT(kRaggedEdge) ? first_row + row <= rows : first_row + row < rows;
+    const int left = inside ? (k - depth) * 2 : 0;
     const int valid = left < 0 ? 0 : left > 16 ? 16 : left;
     const std::uint16_t* from = valid ? matrix + (first_row + row) * stride + depth : matrix;
     cp_async16(chunk_address(tile, row, chunk), from, valid);
@@ -63,7 +65,10 @@ __device__ __forceinline__ void multiply_stage(unsigned char* x_tile, unsigned c
     LEWM_UNROLL
     for (int m = 0; m < 2; ++m) {
       LEWM_UNROLL
-      for (int n = 0; n < 4; ++n) mma_bf16(sum[m][n], a[m], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
+      for (int n = 0; n < 4; ++n) {
+        const int low = n % 2 * 2 + (LEWM_FAULT(kFragmentIndex) ? 1 : 0);
+        mma_bf16(sum[m][n], a[m], b[n / 2][low], b[n / 2][low ^ 1]);
+      }
     }
   }
 }
@@ -73,8 +78,9 @@ __device__ __forceinline__ void finish(const Gemm& gemm, int row, int column, fl
   const GemmEpilogue& e = gemm.epilogue;
   if (e.bias) value += e.bias[column];
   value = activate(value, e.activation);
-  if (e.gate) value *= e.gate[(e.gate_row ? e.gate_row[row] : row) * e.gate_stride + column];
-  if (e.residual) value += e.residual[row * e.residual_stride + column];
+  const std::int64_t gate_stride = LEWM_FAULT(kGateStride) ? 1 : e.gate_stride;
+  if (e.gate) value *= e.gate[(e.gate_row ? e.gate_row[row] : row) * gate_stride + column];
+  if (e.residual && !LEWM_FAULT(kMissingResidual)) value += e.residual[row * e.residual_stride + column];
   if (e.store_bf16) {
     static_cast<std::uint16_t*>(gemm.y)[row * gemm.y_stride + column] = float_to_bf16(value);
   } else {
@@ -101,8 +107,8 @@ __global__ void __launch_bounds__(kThreads) gemm_kernel(const Gemm gemm) {
   const int warp_row = warp / 2 * 32, warp_column = warp % 2 * 32;
   Accumulators sum = {};
   for (int stage = 0; stage < stages; ++stage) {
-    cp_async_wait<kStages - 2>();  // this thread's part of `stage` is there
-    sync_block();                  // everybody's is, and everybody has left the stage that is overwritten next
+    if (!LEWM_FAULT(kStaleStage)) cp_async_wait<kStages - 2>();  // this thread's part of `stage` is there
+    if (!LEWM_FAULT(kMissingStageBarrier)) sync_block();         // and everybody's; the stage overwritten next is left
     start_copy(stage + kStages - 1);
     unsigned char* tile = shared + stage % kStages * kStageBytes;
     multiply_stage(tile, tile + kTileBytes, warp_row, warp_column, sum);

@@ -1,7 +1,7 @@
 // Y = epilogue(X W^T + bias) on tensor cores: bf16 operands, fp32 accumulators.
 #pragma once
 
-#include "cuda/device.cuh"
+#include "cuda/api.h"
 
 namespace lewm::cuda {
 

@@ -1,4 +1,5 @@
 // A warp a row, four rows a block; a row (768 bytes at the published width) stays in L1 between the passes.
+#include "cuda/device.cuh"
 #include "cuda/norm.cuh"
 
 namespace lewm::cuda {
@@ -38,10 +39,17 @@ __global__ void __launch_bounds__(kWarps* kWarp) layer_norm_kernel(const LayerNo
   if (row >= norm.rows) return;
   const float* x = norm.x + row * norm.x_stride;
   const Moments m = moments(norm.d, norm.eps, [&](int i) { return x[i]; });
-  write_row(norm.y + row * norm.y_stride, norm.y_stride, norm.d, [&](int i) {
-    const float value = (x[i] - m.mean) * m.scale;
-    return norm.gamma ? value * norm.gamma[i] + norm.beta[i] : value;
-  });
+  const auto value = [&](int i) {
+    float y = (x[i] - m.mean) * m.scale;
+    if (norm.gamma) y = y * norm.gamma[i] + norm.beta[i];
+    return norm.gelu ? 0.5f * y * (1.0f + erff(y * 0.70710678f)) : y;
+  };
+  if (norm.y_float) {
+    float* y = norm.y_float + row * norm.y_stride;
+    for (int i = static_cast<int>(threadIdx.x) % kWarp; i < norm.d; i += kWarp) y[i] = value(i);
+  } else {
+    write_row(norm.y + row * norm.y_stride, norm.y_stride, norm.d, value);
+  }
 }
 
 __global__ void __launch_bounds__(kWarps* kWarp) ada_ln_kernel(const AdaLN norm) {

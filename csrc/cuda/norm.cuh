@@ -1,10 +1,11 @@
 // LayerNorm and the predictor's fused adaptive LayerNorm; rows leave as GEMM input (bf16).
 #pragma once
 
-#include "cuda/device.cuh"
+#include "cuda/api.h"
 
 namespace lewm::cuda {
 
+// Rows go to y, or to y_float where that is given.
 struct LayerNorm {
   const float* x;  // [rows, x_stride]
   std::int64_t x_stride;
@@ -14,6 +15,8 @@ struct LayerNorm {
   const float* beta;
   std::uint16_t* y;  // [rows, y_stride] bf16; elements d.. of a row are set to zero
   std::int64_t y_stride;
+  bool gelu = false;         // of the result
+  float* y_float = nullptr;  // [rows, y_stride]; elements d.. are left alone
 };
 
 // y = LN(LN(x; 1e-6) * (1 + scale) + shift; 1e-5); the modulation of row i starts at modulation + row[i] * stride.

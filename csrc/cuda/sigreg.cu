@@ -1,3 +1,4 @@
+#include "cuda/device.cuh"
 #include "cuda/sigreg.cuh"
 
 namespace lewm::cuda {
@@ -12,8 +13,7 @@ unsigned blocks_for(std::int64_t items, int per_block) {
   return static_cast<unsigned>((items + per_block - 1) / per_block);
 }
 
-// --- projections: a plain fp32 product; tensor cores would cost more accuracy than the statistic has to give
-// -------------
+// --- projections: a plain fp32 product; tensor cores would cost more accuracy than the statistic has to give ---
 
 __global__ void __launch_bounds__(kThreads) matrix_product_kernel(const MatrixProduct g) {
   LEWM_SHARED(shared);
@@ -62,8 +62,7 @@ __global__ void __launch_bounds__(kThreads) matrix_product_kernel(const MatrixPr
   }
 }
 
-// --- characteristic functions
-// -----------------------------------------------------------------------------------------
+// --- characteristic functions ---
 
 // A thread a projection, a share of the rows and 16 knots: 32 running sums in registers.
 __global__ void __launch_bounds__(kThreads) partial_sums_kernel(const CharacteristicSums a) {
@@ -112,7 +111,7 @@ struct Weight {
 __device__ __forceinline__ Weight weight_of(const Knots& knots, int k) {
   const double s = static_cast<double>(knots.delta) * k;
   const double phi = exp(-0.5 * s * s);
-  const bool end = k == 0 || k == knots.count - 1;
+  const bool end = k == 0 || (k == knots.count - 1 && !LEWM_FAULT(kLastKnotWeight));
   return {(end ? 1.0 : 2.0) * static_cast<double>(knots.delta) * phi, phi};
 }
 

@@ -3,7 +3,7 @@
 // projections pass through a workspace of a bounded number of rows.
 #pragma once
 
-#include "cuda/device.cuh"
+#include "cuda/api.h"
 
 namespace lewm::cuda {
 

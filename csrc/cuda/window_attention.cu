@@ -1,6 +1,7 @@
 // A warp a row and head: the lanes share the head's dimensions, and the softmax runs along with the keys, so that no
 // scores are stored.
 #include "cuda/attention.cuh"
+#include "cuda/device.cuh"
 
 namespace lewm::cuda {
 namespace {
@@ -34,7 +35,8 @@ __global__ void __launch_bounds__(kWarps* kWarp) window_attention_kernel(const W
     }
     dot = warp_sum(dot);
     const float new_highest = fmaxf(highest, dot);
-    const float keep = expf(highest - new_highest), weight = expf(dot - new_highest);
+    const float keep = LEWM_FAULT(kSoftmaxRescale) ? 1.0f : expf(highest - new_highest);
+    const float weight = expf(dot - new_highest);
     highest = new_highest;
     total = total * keep + weight;
     LEWM_UNROLL

@@ -34,13 +34,21 @@ class FrameResizer {
   std::int64_t height() const { return height_; }
   PixelFormat format() const { return format_; }
 
- private:
   // For each target coordinate, the source samples that it averages: weight[i * taps .. + count[i]) from first[i] on.
   struct Filter {
     std::int64_t taps = 0;
     std::vector<std::int32_t> first, count;
     std::vector<float> weight;
   };
+  const Filter& horizontal() const { return horizontal_; }
+  const Filter& vertical() const { return vertical_; }
+  // Where the picture lies inside the target; the rest is black.
+  struct Picture {
+    std::int64_t left, top, width, height;
+  };
+  Picture picture() const { return {left_, top_, inner_width_, inner_height_}; }
+
+ private:
   static Filter make_filter(std::int64_t source_begin, std::int64_t source_size, std::int64_t target_size);
   void filter_row(const float* row, std::uint8_t* out) const;
 

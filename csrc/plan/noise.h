@@ -25,6 +25,8 @@ class ColouredNoise {
   // noise: [H, A], white in, coloured out. scratch: [H].
   void apply(float* noise, std::int64_t block_dim, float* scratch) const;
 
+  const std::vector<float>& kernel() const { return kernel_; }  // [H] of the convolution, empty: white
+
  private:
   std::vector<float> kernel_;  // [H], empty when the noise stays white
 };

@@ -3,22 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "plan/exponential.h"
+
 namespace lewm {
-namespace {
-
-// e^x for x <= 0, relative error below 1e-14, from correctly rounded operations alone.
-double exp_nonpositive(double x) {
-  if (x < -700.0) return 0.0;
-  const double k = std::nearbyint(x * 1.4426950408889634);
-  double r = std::fma(k, -0.693147180369123816490, x);  // ln 2 in two parts: k * the first is exact
-  r = std::fma(k, -1.90821492927058770002e-10, r);
-  double sum = 1.0;  // Taylor series, |r| <= ln(2) / 2
-  for (int i = 13; i >= 1; --i) sum = std::fma(sum, r / i, 1.0);
-  return std::ldexp(sum, static_cast<int>(k));
-}
-
-}  // namespace
-
 std::int64_t select_elites(const float* cost, std::int64_t n, std::int64_t k, std::int32_t* order) {
   std::int64_t finite = 0;
   for (std::int64_t i = 0; i < n; ++i) {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #define LEWM_HOST_ASAN 1
 #else
@@ -38,7 +39,7 @@ struct Copy {
 
 struct Fiber {
   ucontext_t context{};
-  std::unique_ptr<unsigned char[]> stack;
+  unsigned char* stack = nullptr;  // one of `stacks`
   void* sanitizer_stack = nullptr;
   State state = State::ready;
   std::string where;  // what it waits in
@@ -115,7 +116,7 @@ void resume(int index) {
   const unsigned y = static_cast<unsigned>(index) / blockDim.x % blockDim.y;
   threadIdx = {x, y, static_cast<unsigned>(index) / (blockDim.x * blockDim.y)};
 #if LEWM_HOST_ASAN
-  __sanitizer_start_switch_fiber(&block_->scheduler_stack, self().stack.get(), kStackBytes);
+  __sanitizer_start_switch_fiber(&block_->scheduler_stack, self().stack, kStackBytes);
 #endif
   swapcontext(&block_->scheduler, &self().context);
 #if LEWM_HOST_ASAN
@@ -150,13 +151,23 @@ void open_barrier_or_fail() {
   for (Fiber& fiber : block_->fibers) fiber.state = State::ready;
 }
 
+// The stack of a block's i-th fiber; blocks follow each other and use the same ones.
+unsigned char* stack(std::size_t i) {
+  static std::vector<std::unique_ptr<unsigned char[]>> stacks;
+  while (stacks.size() <= i) stacks.push_back(std::make_unique_for_overwrite<unsigned char[]>(kStackBytes));
+#if LEWM_HOST_ASAN
+  __asan_unpoison_memory_region(stacks[i].get(), kStackBytes);  // what a failed fiber has left
+#endif
+  return stacks[i].get();
+}
+
 void start_fibers(std::size_t count) {
   block_->fibers = std::vector<Fiber>(count);
   block_->warps.assign((count + kLanes - 1) / kLanes, {});
   for (Fiber& fiber : block_->fibers) {
-    fiber.stack = std::make_unique_for_overwrite<unsigned char[]>(kStackBytes);
+    fiber.stack = stack(static_cast<std::size_t>(&fiber - block_->fibers.data()));
     getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_sp = fiber.stack;
     fiber.context.uc_stack.ss_size = kStackBytes;
     fiber.context.uc_link = nullptr;
     makecontext(&fiber.context, run_fiber, 0);
@@ -227,6 +238,12 @@ void launch(const char* kernel, dim3 grid, dim3 block, std::size_t shared_bytes,
       }
     }
   }
+}
+
+void enqueue_launch(cudaStream_t stream, const char* kernel, dim3 grid, dim3 block, std::size_t bytes,
+                    std::function<void()> body) {
+  ++counts().kernels;
+  enqueue(stream, [=, body = std::move(body)] { launch(kernel, grid, block, bytes, body); });
 }
 
 unsigned char* shared_memory() { return block_->shared; }

@@ -15,6 +15,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "host_runtime.h"
+
 #define __global__ static
 #define __device__
 #define __host__
@@ -29,7 +31,6 @@ struct dim3 {
   unsigned x, y, z;
   dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
-using cudaStream_t = int;
 
 // Of the fiber that is running.
 extern uint3 threadIdx, blockIdx;
@@ -65,6 +66,9 @@ Schedule& schedule();
 
 // Runs a grid to its end. Throws Fault.
 void launch(const char* kernel, dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& body);
+// The same when the stream's turn has come.
+void enqueue_launch(cudaStream_t stream, const char* kernel, dim3 grid, dim3 block, std::size_t shared_bytes,
+                    std::function<void()> body);
 
 unsigned char* shared_memory();
 std::size_t shared_bytes();
@@ -81,10 +85,12 @@ void warp_collective(const char* what, const void* input, std::size_t bytes, voi
 
 #define LEWM_SHARED(name) unsigned char* const name = ::lewm::cuda::host::shared_memory()
 #define LEWM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  (static_cast<void>(stream),                                       \
-   ::lewm::cuda::host::launch(#kernel, (grid), (block), (shared_bytes), [=] { kernel(__VA_ARGS__); }))
+  ::lewm::cuda::host::enqueue_launch((stream), #kernel, (grid), (block), (shared_bytes), [=] { kernel(__VA_ARGS__); })
 
 namespace lewm::cuda {
+
+template <class Kernel>
+void allow_shared(Kernel*, std::size_t) {}  // launch() knows the limit
 
 struct alignas(16) Bytes16 {
   std::uint32_t word[4];

@@ -1,9 +1,10 @@
-"""What can be said of the CUDA kernels without a GPU: they compile for every architecture, within recorded budgets.
+"""What can be said of the CUDA kernels without a GPU: registers and spills within recorded budgets, and instructions.
 
     python tests/cuda/static_gates.py            # check
     python tests/cuda/static_gates.py --record   # write what was found as the new budget
 
 Needs nvcc. Exit status 1 names every kernel that is over its budget, spills, or lacks the instructions it stands for.
+That the kernels compile for every architecture is seen where the module is built (cmake/cuda.cmake).
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BUDGET = Path(__file__).with_name("budget.json")
-ARCHITECTURES = ("80", "86", "89", "90", "100", "120")
-GATED = ("80", "90")
-"""Architectures whose registers and spills are held to the budget."""
+ARCHITECTURES = ("80", "90")
+"""Whose registers and spills are held to the budget."""
 INSTRUCTIONS = {
     "gemm": ("mma.sync", "ldmatrix", "cp.async"),
     "full_attention": ("mma.sync", "ldmatrix", "cp.async"),
@@ -41,10 +41,9 @@ def nvcc(*arguments: str) -> str:
 
 
 def usage(source: Path, folder: Path) -> dict[str, dict[str, int]]:
-    """Registers and spilled bytes of each kernel, "kernel sm_N" -> numbers; compiles for every architecture."""
+    """Registers and spilled bytes of each kernel, "kernel sm_N" -> numbers."""
     targets = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in ARCHITECTURES]
-    ptx = f"-gencode=arch=compute_{ARCHITECTURES[-1]},code=compute_{ARCHITECTURES[-1]}"
-    report = nvcc(*targets, ptx, "-Xptxas=-v", "-c", str(source), "-o", str(folder / f"{source.stem}.o"))
+    report = nvcc(*targets, "-Xptxas=-v", "-c", str(source), "-o", str(folder / f"{source.stem}.o"))
     found: dict[str, dict[str, int]] = {}
     name = ""
     for line in report.splitlines():
@@ -94,9 +93,9 @@ def main() -> int:
         folder = Path(name)
         for source in sorted((ROOT / "csrc/cuda").glob("*.cu")):
             kernels = usage(source, folder)
-            found |= {key: value for key, value in kernels.items() if key.rpartition("_")[2] in GATED}
+            found |= kernels
             complaints += missing_instructions(source, folder)
-            print(f"{source.name}: {len(kernels)} kernels on {len(ARCHITECTURES)} architectures")
+            print(f"{source.name}: {len(kernels)} kernels and architectures")
     if record:
         BUDGET.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
         return 0

@@ -5,6 +5,7 @@
 #include "check.h"
 #include "cpu/isa.h"
 #include "cuda/attention.cuh"
+#include "cuda/device.cuh"
 #include "cuda/norm.cuh"
 
 using namespace lewm::cuda;

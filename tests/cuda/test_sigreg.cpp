@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "check.h"
+#include "cuda/device.cuh"
 #include "cuda/sigreg.cuh"
 
 using namespace lewm::cuda;

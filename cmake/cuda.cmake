@@ -1,0 +1,45 @@
+# The CUDA module, liblewm_cuda.so: the kernels and the engine over them, with the static CUDA runtime and nothing else.
+# Loaded at run time from beside the core (csrc/plan/device_module.h); without it everything else works.
+#   LEWM_CUDA=AUTO (default): built when CMake finds a CUDA compiler.  ON: an error without one.  OFF: never.
+set(LEWM_CUDA AUTO CACHE STRING "Build the CUDA module: AUTO, ON or OFF")
+
+if(LEWM_CUDA STREQUAL "AUTO")
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(NOT CMAKE_CUDA_COMPILER)
+    message(STATUS "lewm: no CUDA compiler, the CUDA module is not built")
+    return()
+  endif()
+elseif(NOT LEWM_CUDA)
+  return()
+endif()
+
+# Machine code for every GPU that the toolkit knows, PTX of the newest for those to come. CUDA 12: up to sm_90 (12.8 and
+# newer: also 100 and 120).
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+  set(lewm_cuda_architectures AUTO)
+  set(CMAKE_CUDA_ARCHITECTURES 80-real)  # of the compiler check
+endif()
+set(CMAKE_CUDA_STANDARD 20)
+enable_language(CUDA)
+if(lewm_cuda_architectures STREQUAL "AUTO")
+  if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90-real 100-real 120)
+  elseif(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.0)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90)
+  else()
+    message(FATAL_ERROR "lewm: the CUDA module needs CUDA 12 or newer, found ${CMAKE_CUDA_COMPILER_VERSION}; use -DLEWM_CUDA=OFF")
+  endif()
+endif()
+
+file(GLOB cuda_module_sources CONFIGURE_DEPENDS csrc/cuda/*.cu csrc/cuda/*.cpp)
+add_library(lewm_cuda MODULE ${cuda_module_sources})
+target_include_directories(lewm_cuda PRIVATE csrc ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+target_compile_definitions(lewm_cuda PRIVATE LEWM_VERSION_STRING="${LEWM_VERSION}")
+# No contraction: candidates and refits have the CPU's bits; tensor cores and explicit fmaf are what is fast.
+target_compile_options(lewm_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-fmad=false>)
+set_target_properties(lewm_cuda PROPERTIES
+  CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden CXX_VISIBILITY_PRESET hidden LINKER_LANGUAGE CUDA)
+target_link_options(lewm_cuda PRIVATE -Xlinker --exclude-libs=ALL)
+
+install(TARGETS lewm_cuda LIBRARY DESTINATION ${lewm_lib_dir} COMPONENT runtime)

@@ -1,0 +1,127 @@
+#include "cuda/encoder.h"
+
+#include <algorithm>
+
+#include "cuda/attention.cuh"
+#include "cuda/norm.cuh"
+#include "cuda/tokens.cuh"
+
+namespace lewm::cuda {
+namespace {
+
+constexpr float kEncoderEps = 1e-12f;  // as in model/encoder_weights.h
+
+int patches_of(const HostModel& sizes) {
+  const int per_row = sizes.image_size / sizes.patch_size;
+  return per_row * per_row;
+}
+
+GemmEpilogue stored_bf16(Activation activation = Activation::none) {
+  GemmEpilogue epilogue;
+  epilogue.activation = activation;
+  epilogue.store_bf16 = true;
+  return epilogue;
+}
+
+}  // namespace
+
+Encoder::Encoder(const Weights& weights, std::int64_t frames)
+    : weights_(weights),
+      frames_(frames),
+      dim_(weights.sizes.encoder_dim),
+      patches_(patches_of(weights.sizes)),
+      tokens_(patches_ + 1),
+      patch_stride_(padded(weights.patch_bytes.k)),
+      mlp_stride_(padded(weights.encoder.front().mlp_in.n)),
+      frame_values_(std::int64_t{3} * weights.sizes.image_size * weights.sizes.image_size),
+      bytes_(frames * frame_values_),
+      patches_rows_(frames * patches_ * patch_stride_),
+      embedded_(frames * patches_ * dim_),
+      x_(frames * tokens_ * dim_),
+      normed_(frames * tokens_ * dim_),
+      qkv_(frames * tokens_ * 3 * dim_),
+      attended_(frames * tokens_ * dim_),
+      hidden_(frames * tokens_ * mlp_stride_),
+      key_row_(frames * tokens_),
+      keys_(frames),
+      projector_(weights.projector, frames) {}
+
+void Encoder::encode(const std::uint8_t* bytes, const float* floats, std::int64_t n, float* latents,
+                     cudaStream_t stream) {
+  launch_whole_sequences(static_cast<int>(std::min(n, frames_)), tokens_, key_row_.get(), keys_.get(), stream);
+  for (std::int64_t first = 0; first < n; first += frames_) {
+    const std::int64_t group = std::min(frames_, n - first);
+    embed(bytes ? bytes + first * frame_values_ : nullptr, floats ? floats + first * frame_values_ : nullptr, group,
+          stream);
+    for (std::int64_t l = 0; l + 1 < weights_.sizes.encoder_depth; ++l) layer(l, group, stream);
+    last_layer(group, stream);
+    projector_.run(x_.get(), std::int64_t{tokens_} * dim_, group, latents + first * weights_.sizes.latent_dim,
+                   weights_.sizes.latent_dim, stream);
+  }
+}
+
+// Pixels -> x.
+void Encoder::embed(const std::uint8_t* bytes, const float* floats, std::int64_t n, cudaStream_t stream) {
+  if (bytes && !on_device(bytes)) {
+    copy(bytes_.get(), bytes, n * frame_values_, stream);
+    bytes = bytes_.get();
+  } else if (floats && !on_device(floats)) {
+    if (!floats_.get()) floats_ = Buffer<float>(frames_ * frame_values_);
+    copy(floats_.get(), floats, n * frame_values_, stream);
+    floats = floats_.get();
+  }
+  const HostModel& sizes = weights_.sizes;
+  launch_gather_patches({n, sizes.image_size, sizes.patch_size, bytes, floats, patches_rows_.get(), patch_stride_},
+                        stream);
+  run_linear(bytes ? weights_.patch_bytes : weights_.patch_floats, patches_rows_.get(), patch_stride_, n * patches_, {},
+             embedded_.get(), dim_, stream);
+  launch_assemble_tokens({n, patches_, dim_, weights_.cls, weights_.patch_positions, embedded_.get(), x_.get()},
+                         stream);
+}
+
+// normed = LayerNorm(x); its affine part is in the layers that follow.
+void Encoder::normalise(std::int64_t rows, std::int64_t x_stride, cudaStream_t stream) {
+  launch_layer_norm(
+      {x_.get(), x_stride, static_cast<int>(rows), dim_, kEncoderEps, nullptr, nullptr, normed_.get(), dim_}, stream);
+}
+
+// x += attention_out(attended); x += mlp(LayerNorm(x)), for `rows` rows of x that are x_stride apart.
+void Encoder::attention_out_and_mlp(const EncoderLayer& layer, std::int64_t rows, std::int64_t x_stride,
+                                    cudaStream_t stream) {
+  GemmEpilogue add;
+  add.residual = x_.get();
+  add.residual_stride = x_stride;
+  run_linear(layer.attention_out, attended_.get(), dim_, rows, add, x_.get(), x_stride, stream);
+  normalise(rows, x_stride, stream);
+  run_linear(layer.mlp_in, normed_.get(), dim_, rows, stored_bf16(Activation::gelu), hidden_.get(), mlp_stride_,
+             stream);
+  run_linear(layer.mlp_out, hidden_.get(), mlp_stride_, rows, add, x_.get(), x_stride, stream);
+}
+
+void Encoder::layer(std::int64_t index, std::int64_t n, cudaStream_t stream) {
+  const EncoderLayer& layer = weights_.encoder[static_cast<std::size_t>(index)];
+  const std::int64_t rows = n * tokens_;
+  const int heads = weights_.sizes.encoder_heads;
+  normalise(rows, dim_, stream);
+  run_linear(layer.query_key_value, normed_.get(), dim_, rows, stored_bf16(), qkv_.get(), 3 * dim_, stream);
+  launch_full_attention(
+      {static_cast<int>(n), tokens_, heads, dim_ / heads, qkv_.get(), 3 * dim_, dim_, 2 * dim_, attended_.get(), dim_},
+      stream);
+  attention_out_and_mlp(layer, rows, dim_, stream);
+}
+
+// Of the last layer the CLS token alone goes on: its query against everybody's keys.
+void Encoder::last_layer(std::int64_t n, cudaStream_t stream) {
+  const EncoderLayer& layer = weights_.encoder.back();
+  const std::int64_t frame_stride = std::int64_t{tokens_} * dim_;
+  const int heads = weights_.sizes.encoder_heads;
+  normalise(n * tokens_, dim_, stream);
+  run_linear(layer.key_value, normed_.get(), dim_, n * tokens_, stored_bf16(), qkv_.get() + dim_, 3 * dim_, stream);
+  run_linear(layer.query, normed_.get(), frame_stride, n, stored_bf16(), qkv_.get(), 3 * frame_stride, stream);
+  launch_window_attention({static_cast<int>(n), heads, dim_ / heads, qkv_.get(), 3 * frame_stride, qkv_.get() + dim_,
+                           3 * dim_, dim_, key_row_.get(), keys_.get(), tokens_, attended_.get(), dim_},
+                          stream);
+  attention_out_and_mlp(layer, n, frame_stride, stream);
+}
+
+}  // namespace lewm::cuda

@@ -1,0 +1,125 @@
+// What the table's handles are: a model, an engine for its functions one by one, and a search.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "cuda/encoder.h"
+#include "cuda/rollout.h"
+#include "plan/options.h"
+
+namespace lewm::cuda {
+
+struct DeviceModel {
+  DeviceModel(const HostModel& model, int device) : weights(model, device) {}
+  const Weights weights;
+};
+
+// The order of an engine's calls: each waits for the one before, whatever streams they came on, because they share the
+// engine's memory.
+class Turn {
+ public:
+  // `stream` null: the engine's own.
+  cudaStream_t begin(cudaStream_t stream) {
+    stream = stream ? stream : own_;
+    if (!LEWM_FAULT(kMissingDependency)) done_.hold(stream);
+    return stream;
+  }
+  void end(cudaStream_t stream) { done_.record(stream); }
+  cudaStream_t own() const { return own_; }
+
+ private:
+  Stream own_;
+  Event done_;
+};
+
+// Device memory that grows when asked for more.
+class Growing {
+ public:
+  // Room for `count` numbers; what it held is lost. Waits for `stream`, which may still read it, before it grows.
+  float* reserve(std::int64_t count, cudaStream_t stream);
+  // An array of the caller's: itself where it lies in device memory, else a copy.
+  const float* input(const float* values, std::int64_t count, cudaStream_t stream);
+  // Where a result of the caller's is made: in place if that is device memory, else here ...
+  float* output(float* values, std::int64_t count, cudaStream_t stream);
+  // ... from where it is then fetched; the caller's stream is waited for.
+  void deliver(float* values, std::int64_t count, cudaStream_t stream) const;
+
+ private:
+  Buffer<float> buffer_;
+  std::int64_t capacity_ = 0;
+};
+
+struct Engine {
+  Engine(const DeviceModel& model, const Limits& limits);
+
+  void encode(const std::uint8_t* bytes, const float* floats, std::int64_t n, float* latents, cudaStream_t stream);
+  void rollout(const Seen& seen, const float* actions, std::int64_t samples, std::int64_t horizon, float* latents,
+               cudaStream_t stream);
+  void cost(const Seen& seen, const float* goals, const float* actions, std::int64_t samples, std::int64_t horizon,
+            float* cost, cudaStream_t stream);
+
+  const Weights& weights;
+
+ private:
+  void prepare(const Seen& seen, std::int64_t horizon, cudaStream_t stream);
+
+  Limits limits_;
+  Turn turn_;
+  std::unique_ptr<Encoder> encoder_;  // made when first needed, as is the rest
+  std::unique_ptr<Rollout> rollout_;
+  Growing actions_, goals_, results_;
+};
+
+// A plan: one captured graph an iteration, launched as often as there are iterations.
+struct Search {
+  Search(const DeviceModel& model, const SearchOptions& options);
+
+  void plan(PlanArguments& arguments, cudaStream_t stream);
+  void evaluate(const Seen& seen, const float* goals, const float* actions, std::int64_t samples, float* cost,
+                cudaStream_t stream);
+
+  const Weights& weights;
+
+ private:
+  void begin(const PlanArguments& arguments, cudaStream_t stream);
+  void iterate(cudaStream_t stream);
+  void run_iterations(PlanArguments& arguments, cudaStream_t stream);
+  void evaluate_means(std::int64_t completed, cudaStream_t stream);
+  void costs(const float* actions, std::int64_t samples, float* cost, cudaStream_t stream);
+  void fetch(PlanArguments& arguments, cudaStream_t stream);
+  void check_found(std::int64_t problems) const;
+  void settle_for_initial(PlanArguments& arguments) const;
+  const Graph& iteration_graph();
+  double now() const { return options_.now(options_.now_context); }
+
+  const SearchOptions options_;  // its arrays are not to be followed
+  const Method method_;
+  const int samples_, elements_, elites_, needed_, kept_;  // elites_: K of a refit
+  Turn turn_;
+  Rollout rollout_;
+
+  struct Recorded {
+    std::int64_t problems, context;
+    Graph graph;
+  };
+  std::vector<Recorded> graphs_;
+  Event iterated_;
+  // Of the last plans with a deadline, in seconds: an iteration, and what comes after the last one.
+  double iteration_time_ = 0, finish_time_ = 0;
+
+  Buffer<float> low_, high_, colour_;                                // [elements] or null, alike, [H] or null
+  Buffer<float> goals_, warm_start_;                                 // [B, D], [B, elements]
+  Buffer<std::uint32_t> plan_, problem_ids_, iteration_;             // [1], [B], [B]
+  Buffer<float> mean_, std_, initial_, best_;                        // [B, elements]
+  Buffer<float> mean_cost_, best_cost_, elite_cost_, initial_cost_;  // [B]
+  Buffer<float> candidates_, noise_, cost_;                          // [B, N, elements], the same if coloured, [B, N]
+  Buffer<float> kept_candidates_;                                    // [B, kept, elements]
+  Buffer<std::int32_t> rank_, found_, failed_iteration_, failed_found_;  // [B, K], [B], ...
+  Growing given_, given_cost_;                                           // of evaluate()
+  // On the host: what tells a good plan from a bad one.
+  std::vector<float> host_initial_, host_initial_cost_;
+  std::vector<std::int32_t> host_failed_iteration_, host_failed_found_;
+};
+
+}  // namespace lewm::cuda
