@@ -2,7 +2,13 @@
 // while the next one is made in the background. Prints successes, missed ticks and the percentiles of frame -> action.
 //
 //   mujoco_controller MODEL.safetensors .../dm_control/suite/reacher.xml [steps=2000] [rate=20] [episode=100] [seed=0]
-//                     [samples=64] [iterations=4] [policy=plan|random] [pace=1]
+//                     [samples=64] [iterations=4] [policy=plan|random] [pace=1] [priority=0]
+//
+// priority: SCHED_FIFO of the loop, 1..99 (needs the privilege), so that nothing else on the machine makes it late. The
+// planner's threads stay as they were started. Mesa's software renderer hands work to threads of its own, which have no
+// such priority: run with LP_NUM_THREADS=0.
+#include <pthread.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -116,6 +122,15 @@ class Execution {
   long plans_ = 0, unplanned_ = 0;
 };
 
+// SCHED_FIFO for this thread from here on.
+void raise_priority(long priority) {
+  sched_param parameter{};
+  parameter.sched_priority = static_cast<int>(priority);
+  if (const int error = pthread_setschedparam(pthread_self(), SCHED_FIFO, &parameter)) {
+    throw std::runtime_error(std::string("priority: ") + std::strerror(error));
+  }
+}
+
 double percentile(std::vector<double> values, double share) {
   std::sort(values.begin(), values.end());
   return values[std::min(values.size() - 1, static_cast<std::size_t>(share * static_cast<double>(values.size())))];
@@ -131,6 +146,7 @@ int run(int argc, char** argv) {
   const long episode_steps = options.number("episode", 100), seed = options.number("seed", 0);
   const bool random_policy = options.text("policy", "plan") == "random";
   const bool pace = options.number("pace", 1) != 0;
+  const long priority = options.number("priority", 0);
   lewm_planner_config config = lewm::planner_config();
   config.samples = options.number("samples", 64);
   config.iterations = options.number("iterations", 4);
@@ -143,6 +159,7 @@ int run(int argc, char** argv) {
   if (info.action_dim != 2) throw std::runtime_error("the model's actions are not the arm's two torques");
   Scene scene(argv[2], static_cast<int>(info.image_size));
   Execution execution(model, config);
+  if (priority) raise_priority(priority);
 
   std::mt19937_64 random(static_cast<std::uint64_t>(seed));
   std::uniform_real_distribution<float> torque(-1.0f, 1.0f);
