@@ -32,7 +32,7 @@ endfunction()
 
 if(LEWM_SHARED)
   lewm_add_library(lewm SHARED)
-  target_link_libraries(lewm PRIVATE Threads::Threads)
+  target_link_libraries(lewm PRIVATE Threads::Threads ${CMAKE_DL_LIBS})
   if(NOT SKBUILD)
     set_target_properties(lewm PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION ${lewm_soversion})
   endif()
@@ -45,7 +45,7 @@ endif()
 
 if(LEWM_STATIC)
   lewm_add_library(lewm_static STATIC)
-  target_link_libraries(lewm_static INTERFACE Threads::Threads)
+  target_link_libraries(lewm_static INTERFACE Threads::Threads ${CMAKE_DL_LIBS})
   set_target_properties(lewm_static PROPERTIES OUTPUT_NAME lewm)
 endif()
 

@@ -3,9 +3,12 @@
 
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <vector>
 
 namespace lewm {
+
+class Device;  // plan/device.h
 
 enum class Method : int { cem = 0, icem = 1, mppi = 2, predictive_sampling = 3 };
 
@@ -66,6 +69,7 @@ struct PlannerOptions {
 
   std::int64_t problems = 1;  // B, most problems of one plan
   Clock clock;
+  std::shared_ptr<const Device> device;  // the model's weights on a GPU, which then encodes and searches; null: the CPU
 };
 
 // The published settings of each method (icem: momentum 0.1; predictive sampling: one iteration).

@@ -8,6 +8,7 @@
 #include "model/encoder.h"
 #include "plan/checks.h"
 #include "plan/clock.h"
+#include "plan/device.h"
 #include "plan/goal_cache.h"
 #include "plan/model_objective.h"
 #include "plan/search.h"
@@ -25,6 +26,29 @@ std::shared_ptr<ThreadPool> checked(std::shared_ptr<ThreadPool> pool) {
   return pool;
 }
 
+// What computes on the CPU.
+struct Host {
+  Host(const std::shared_ptr<const Model>& model, const PlannerOptions& options, ThreadPool& pool)
+      : search(options, model->config().block_dim(), model->config().action_dim, pool),
+        objective(model, options, pool.threads()),
+        encoder(model, pool) {}
+  Search search;
+  ModelObjective objective;
+  Encoder encoder;
+};
+
+// What computes on a GPU.
+struct OnDevice {
+  OnDevice(const PlannerOptions& options, const Config& config)
+      : search(options.device, options, config),
+        engine(
+            options.device,
+            {.problems = 1, .horizon = 1, .tile = 0, .frames = std::min(kFrames, options.problems * config.history)}) {}
+  static constexpr std::int64_t kFrames = 64;  // encoded at once
+  DeviceSearch search;
+  DeviceEngine engine;
+};
+
 }  // namespace
 
 struct Planner::Impl {
@@ -33,9 +57,8 @@ struct Planner::Impl {
         pool(checked(std::move(threads))),
         options(options_in),
         config(model->config()),
-        search(options, config.block_dim(), config.action_dim, *pool),
-        objective(model, options, pool->threads()),
-        encoder(model, *pool),
+        host(options.device ? nullptr : std::make_unique<Host>(model, options, *pool)),
+        device(options.device ? std::make_unique<OnDevice>(options, config) : nullptr),
         frame_values(3 * config.image_size * config.image_size),
         goals(options.problems, frame_values, config.latent_dim),
         latents(static_cast<std::size_t>(options.problems * config.history * config.latent_dim)) {}
@@ -44,9 +67,8 @@ struct Planner::Impl {
   std::shared_ptr<ThreadPool> pool;
   const PlannerOptions options;
   const Config& config;
-  Search search;
-  ModelObjective objective;
-  Encoder encoder;
+  std::unique_ptr<Host> host;  // either of the two
+  std::unique_ptr<OnDevice> device;
   const std::int64_t frame_values;  // numbers in a frame
   GoalCache goals;
   std::vector<float> latents;  // [problems, history, D], of plan_frames
@@ -91,25 +113,39 @@ struct Planner::Impl {
     if (status == Status::ok) status = check_latents(request);
     if (status == Status::ok) status = check_result(request, result);
     if (status != Status::ok) return refused(status);
-    objective.prepare(request);
-    status = search.run(objective, request, start, result);
-    if (status != Status::ok) text = search.message();
+    if (device) {
+      status = device->search.plan(request, start, result);
+      if (status != Status::ok) text = device->search.message();
+      return status;
+    }
+    host->objective.prepare(request);
+    status = host->search.run(host->objective, request, start, result);
+    if (status != Status::ok) text = host->search.message();
     return status;
   }
 
-  // uint8 goals are compared with the last ones: encoding costs far more than looking at them.
-  const float* encode_goals(const std::uint8_t* frames, std::int64_t n) {
-    if (!goals.holds(frames, n)) {
-      goals.forget();
-      encoder.encode(frames, n, goals.latents());
-      goals.remember(frames, n);
+  template <class Pixel>
+  Status run_encoder(const Pixel* frames, std::int64_t n, float* out) {
+    if (!device) {
+      host->encoder.encode(frames, n, out);
+      return Status::ok;
     }
-    return goals.latents();
+    const Status status = device->engine.encode(frames, n, out);
+    if (status != Status::ok) text = device->engine.message();
+    return status;
   }
-  const float* encode_goals(const float* frames, std::int64_t n) {
+
+  // To goals.latents(). uint8 goals are compared with the last ones: encoding costs far more than looking at them.
+  Status encode_goals(const std::uint8_t* frames, std::int64_t n) {
+    if (goals.holds(frames, n)) return Status::ok;
     goals.forget();
-    encoder.encode(frames, n, goals.latents());
-    return goals.latents();
+    const Status status = run_encoder(frames, n, goals.latents());
+    if (status == Status::ok) goals.remember(frames, n);
+    return status;
+  }
+  Status encode_goals(const float* frames, std::int64_t n) {
+    goals.forget();
+    return run_encoder(frames, n, goals.latents());
   }
 
   template <class Pixel>
@@ -121,9 +157,11 @@ struct Planner::Impl {
     if (status == Status::ok) status = check_sizes(request);
     if (status != Status::ok) return refused(status);
     PlanRequest encoded = request;
-    encoder.encode(frames, request.problems * request.context, latents.data());
+    status = run_encoder(frames, request.problems * request.context, latents.data());
+    if (status == Status::ok) status = encode_goals(goal_frames, request.problems);
+    if (status != Status::ok) return status;
     encoded.latents = latents.data();
-    encoded.goals = encode_goals(goal_frames, request.problems);
+    encoded.goals = goals.latents();
     return plan(encoded, start, result);
   }
 
@@ -134,8 +172,7 @@ struct Planner::Impl {
     if (status == Status::ok) status = checks.present("latents", out);
     if (status == Status::ok) status = checks.in_range("n", n, 0, INT64_MAX);
     if (status != Status::ok) return refused(status);
-    encoder.encode(frames, n, out);
-    return Status::ok;
+    return run_encoder(frames, n, out);
   }
 
   Status evaluate(const PlanRequest& request, const float* actions, std::int64_t samples, float* cost) {
@@ -147,7 +184,13 @@ struct Planner::Impl {
     if (status == Status::ok) status = checks.finite("actions", actions, request.problems * samples * elements);
     if (status == Status::ok) status = checks.present("cost", cost);
     if (status != Status::ok) return refused(status);
+    if (device) {
+      status = device->search.evaluate(request, actions, samples, cost);
+      if (status != Status::ok) text = device->search.message();
+      return status;
+    }
 
+    ModelObjective& objective = host->objective;
     objective.prepare(request);
     const std::int64_t chunk = objective.tile();
     const std::int64_t tiles = (samples + chunk - 1) / chunk;

@@ -19,16 +19,28 @@ std::shared_ptr<const Model> checked(std::shared_ptr<const Model> model, const W
   return model;
 }
 
+cuda::Seen as_seen(const History& seen) { return {seen.problems, seen.context, seen.latents, seen.past_actions}; }
+
 }  // namespace
 
 Workspace::Workspace(std::shared_ptr<const Model> model, const WorkspaceLimits& limits,
                      std::shared_ptr<ThreadPool> pool)
-    : model_(checked(std::move(model), limits)),
-      limits_(limits),
-      pool_(std::move(pool)),
-      encoder_(model_, *pool_),
-      rollout_(model_, RolloutLimits{limits.problems, limits.horizon, pool_->threads()}),
-      last_(static_cast<std::size_t>(pool_->threads() * rollout_.tile() * model_->config().latent_dim)) {}
+    : model_(checked(std::move(model), limits)), limits_(limits), pool_(std::move(pool)) {
+  if (limits.device) {
+    device_ = std::make_unique<DeviceEngine>(limits.device, cuda::Limits{limits.problems, limits.horizon});
+  } else {
+    host_ = std::make_unique<Host>(model_, limits, *pool_);
+  }
+}
+
+Workspace::Host::Host(const std::shared_ptr<const Model>& model, const WorkspaceLimits& limits, ThreadPool& pool)
+    : encoder(model, pool),
+      rollout(model, RolloutLimits{limits.problems, limits.horizon, pool.threads()}),
+      last(static_cast<std::size_t>(pool.threads() * rollout.tile() * model->config().latent_dim)) {}
+
+Status Workspace::from_device(Status status) {
+  return status == Status::ok ? status : checks_.refuse(status, "%s", device_->message());
+}
 
 template <class Pixel>
 Status Workspace::encode_frames(const Pixel* frames, std::int64_t n, float* latents) {
@@ -36,7 +48,9 @@ Status Workspace::encode_frames(const Pixel* frames, std::int64_t n, float* late
   Status status = checks_.in_range("n", n, 0, INT64_MAX);
   if (status == Status::ok) status = checks_.present("frames", frames);
   if (status == Status::ok) status = checks_.present("latents", latents);
-  if (status == Status::ok) encoder_.encode(frames, n, latents);
+  if (status != Status::ok) return status;
+  if (device_) return from_device(device_->encode(frames, n, latents));
+  host_->encoder.encode(frames, n, latents);
   return status;
 }
 
@@ -72,14 +86,16 @@ Status Workspace::rollout(const History& seen, const float* actions, std::int64_
   Status status = check(seen, actions, samples, horizon);
   if (status == Status::ok) status = checks_.present("latents_out", latents);
   if (status != Status::ok) return status;
-  const std::int64_t tile = rollout_.tile(), tiles = (samples + tile - 1) / tile;
+  if (device_) return from_device(device_->rollout(as_seen(seen), actions, samples, horizon, latents));
+  Rollout& rollout = host_->rollout;
+  const std::int64_t tile = rollout.tile(), tiles = (samples + tile - 1) / tile;
   const std::int64_t block_dim = model_->config().block_dim(), latent_dim = model_->config().latent_dim;
-  rollout_.prepare(seen.latents, seen.past_actions, seen.problems, seen.context);
+  rollout.prepare(seen.latents, seen.past_actions, seen.problems, seen.context);
   pool_->run(seen.problems * tiles, [&](std::int64_t task, int thread) {
     const std::int64_t problem = task / tiles, first = task % tiles * tile;
     const std::int64_t row = (problem * samples + first) * horizon;
-    rollout_.run_tile(thread, problem, actions + row * block_dim, std::min(tile, samples - first), horizon, true,
-                      latents + row * latent_dim);
+    rollout.run_tile(thread, problem, actions + row * block_dim, std::min(tile, samples - first), horizon, true,
+                     latents + row * latent_dim);
   });
   return Status::ok;
 }
@@ -91,14 +107,16 @@ Status Workspace::cost(const History& seen, const float* goals, const float* act
   if (status == Status::ok) status = checks_.finite("goals", goals, seen.problems * latent_dim);
   if (status == Status::ok) status = checks_.present("cost", cost);
   if (status != Status::ok) return status;
-  const std::int64_t tile = rollout_.tile(), tiles = (samples + tile - 1) / tile;
-  rollout_.prepare(seen.latents, seen.past_actions, seen.problems, seen.context);
+  if (device_) return from_device(device_->cost(as_seen(seen), goals, actions, samples, horizon, cost));
+  Rollout& rollout = host_->rollout;
+  const std::int64_t tile = rollout.tile(), tiles = (samples + tile - 1) / tile;
+  rollout.prepare(seen.latents, seen.past_actions, seen.problems, seen.context);
   pool_->run(seen.problems * tiles, [&](std::int64_t task, int thread) {
     const std::int64_t problem = task / tiles, first = task % tiles * tile;
     const std::int64_t n = std::min(tile, samples - first);
-    float* last = last_.data() + thread * tile * latent_dim;
-    rollout_.run_tile(thread, problem, actions + (problem * samples + first) * horizon * block_dim, n, horizon, false,
-                      last);
+    float* last = host_->last.data() + thread * tile * latent_dim;
+    rollout.run_tile(thread, problem, actions + (problem * samples + first) * horizon * block_dim, n, horizon, false,
+                     last);
     model_->kernels().squared_distance(last, latent_dim, goals + problem * latent_dim, n, latent_dim,
                                        cost + problem * samples + first);
   });

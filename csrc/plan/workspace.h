@@ -9,12 +9,14 @@
 #include "model/encoder.h"
 #include "model/rollout.h"
 #include "plan/checks.h"
+#include "plan/device.h"
 
 namespace lewm {
 
 struct WorkspaceLimits {
-  std::int64_t problems = 1;  // B, most problems of a call
-  std::int64_t horizon = 5;   // H, most blocks of a candidate
+  std::int64_t problems = 1;                       // B, most problems of a call
+  std::int64_t horizon = 5;                        // H, most blocks of a candidate
+  std::shared_ptr<const Device> device = nullptr;  // the model's weights on a GPU, which then computes; null: the CPU
 };
 
 // B problems: what has been seen and done. The caller owns the arrays.
@@ -48,13 +50,21 @@ class Workspace {
   template <class Pixel>
   Status encode_frames(const Pixel* frames, std::int64_t n, float* latents);
   Status check(const History& seen, const float* actions, std::int64_t samples, std::int64_t horizon);
+  Status from_device(Status status);
+
+  // What computes on the CPU.
+  struct Host {
+    Host(const std::shared_ptr<const Model>& model, const WorkspaceLimits& limits, ThreadPool& pool);
+    Encoder encoder;
+    Rollout rollout;
+    std::vector<float> last;  // [threads, tile, D], the last latents of a tile
+  };
 
   std::shared_ptr<const Model> model_;
   const WorkspaceLimits limits_;
   std::shared_ptr<ThreadPool> pool_;
-  Encoder encoder_;
-  Rollout rollout_;
-  std::vector<float> last_;  // [threads, tile, D], the last latents of a tile
+  std::unique_ptr<Host> host_;  // either of the two
+  std::unique_ptr<DeviceEngine> device_;
   Checks checks_;
 };
 

@@ -1,9 +1,11 @@
 // What this build and machine can do.
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include "cpu/isa.h"
 #include "model/frame.h"
+#include "plan/device_module.h"
 #include "plan/noise.h"
 #include "python/bindings.h"
 
@@ -88,6 +90,11 @@ void bind_build(nb::module_& module) {
   module.def("normals", &normals, nb::arg("seed"), nb::arg("plan"), nb::arg("iteration"), nb::arg("problem"),
              nb::arg("out"));
   module.def("resize", &resize, nb::arg("frame"), nb::arg("out"), nb::arg("fit"));
+  // (GPUs that can be used, why there are none and what to do, where the CUDA module is or was looked for)
+  module.def("cuda_module", [] {
+    const DeviceModule& device = device_module();
+    return std::tuple(device.devices, device.reason, device.path);
+  });
   module.attr("version") = LEWM_VERSION_STRING;
 }
 

@@ -49,7 +49,7 @@ class ArraySource : public TensorSource {
 std::shared_ptr<ModelHandle> create(const std::string& config, const nb::dict& tensors,
                                     const std::vector<float>& pixel_mean, const std::vector<float>& pixel_std,
                                     std::vector<float> action_mean, std::vector<float> action_std,
-                                    const std::string& precision, int threads, const std::string& isa) {
+                                    const std::string& precision, int threads, const std::string& isa, int device) {
   if (pixel_mean.size() != 3 || pixel_std.size() != 3) {
     throw Error(Status::invalid_argument, "preprocessing: expected 3 channels");
   }
@@ -63,13 +63,14 @@ std::shared_ptr<ModelHandle> create(const std::string& config, const nb::dict& t
   auto model = Model::create(config_from_json(config), source, preprocessing,
                              ActionScaling{std::move(action_mean), std::move(action_std)},
                              precision_from_name(precision), isa_from_name(isa));
-  return std::make_shared<ModelHandle>(std::move(model), threads);
+  return std::make_shared<ModelHandle>(std::move(model), threads, device);
 }
 
 std::shared_ptr<ModelHandle> open(const std::string& path, const std::string& precision, int threads,
-                                  const std::string& isa) {
+                                  const std::string& isa, int device) {
   const nb::gil_scoped_release release;
-  return std::make_shared<ModelHandle>(Model::open(path, precision_from_name(precision), isa_from_name(isa)), threads);
+  return std::make_shared<ModelHandle>(Model::open(path, precision_from_name(precision), isa_from_name(isa)), threads,
+                                       device);
 }
 
 template <class Pixel>
@@ -135,8 +136,9 @@ void bind_model(nb::module_& module) {
   nb::class_<ModelHandle>(module, "Model")
       .def_static("create", &create, nb::arg("config"), nb::arg("tensors"), nb::arg("pixel_mean"), nb::arg("pixel_std"),
                   nb::arg("action_mean"), nb::arg("action_std"), nb::arg("precision"), nb::arg("threads"),
-                  nb::arg("isa") = "")
-      .def_static("open", &open, nb::arg("path"), nb::arg("precision"), nb::arg("threads"), nb::arg("isa") = "")
+                  nb::arg("isa") = "", nb::arg("device") = -1)
+      .def_static("open", &open, nb::arg("path"), nb::arg("precision"), nb::arg("threads"), nb::arg("isa") = "",
+                  nb::arg("device") = -1)
       .def("encode", &encode<std::uint8_t>, nb::arg("frames").noconvert(), nb::arg("out").noconvert())
       .def("encode", &encode<float>, nb::arg("frames").noconvert(), nb::arg("out").noconvert())
       .def("rollout", &rollout, nb::arg("latents").noconvert(), nb::arg("actions").noconvert(),

@@ -168,6 +168,7 @@ nb::dict checked_options(const std::string& method, const nb::dict& values, std:
 std::shared_ptr<PlannerHandle> create_planner(const ModelHandle& model, const std::string& method,
                                               const nb::dict& values, nb::object cost, int threads) {
   PlannerOptions options = options_from(method, values);
+  options.device = model.device();
   auto handle = std::make_shared<PlannerHandle>();
   if (!cost.is_none()) {
     handle->cost = std::make_shared<PythonCost>(std::move(cost));

@@ -8,19 +8,32 @@ namespace {
 
 constexpr std::int64_t kProblems = 16;  // prepared at once: bounds the memory of a batch
 
+cuda::Seen seen_of(const ModelHandle::Candidates& candidates) {
+  return {candidates.problems, candidates.context, candidates.latents, candidates.past};
+}
+
 }  // namespace
 
-ModelHandle::ModelHandle(std::shared_ptr<const Model> model, int threads)
-    : model_(std::move(model)), workers_(threads) {}
+ModelHandle::ModelHandle(std::shared_ptr<const Model> model, int threads, int device)
+    : model_(std::move(model)), workers_(threads) {
+  if (device < 0) return;
+  device_ = Device::upload(*model_, device);
+  engine_ = std::make_unique<DeviceEngine>(device_, cuda::Limits{});
+}
+
+void ModelHandle::throw_unless_ok(Status status) const {
+  if (status != Status::ok) throw Error(status, engine_->message());
+}
 
 template <class Pixel>
-void ModelHandle::encode(const Pixel* frames, std::int64_t n, float* latents) {
+void ModelHandle::encode(const Pixel* frames, std::int64_t n, float* latents, void* stream) {
   const std::lock_guard lock(workers_.mutex);
+  if (engine_) return throw_unless_ok(engine_->encode(frames, n, latents, stream));
   if (!encoder_) encoder_ = std::make_unique<Encoder>(model_, workers_.pool);
   encoder_->encode(frames, n, latents);
 }
-template void ModelHandle::encode(const std::uint8_t*, std::int64_t, float*);
-template void ModelHandle::encode(const float*, std::int64_t, float*);
+template void ModelHandle::encode(const std::uint8_t*, std::int64_t, float*, void*);
+template void ModelHandle::encode(const float*, std::int64_t, float*, void*);
 
 void ModelHandle::reserve(std::int64_t problems, std::int64_t horizon) {
   if (rollout_ && problems <= limits_.problems && horizon <= limits_.horizon) return;
@@ -50,8 +63,12 @@ void ModelHandle::for_each_tile(const Candidates& candidates, const Tile& tile) 
   }
 }
 
-void ModelHandle::rollout(const Candidates& candidates, float* latents) {
+void ModelHandle::rollout(const Candidates& candidates, float* latents, void* stream) {
   const std::lock_guard lock(workers_.mutex);
+  if (engine_) {
+    return throw_unless_ok(engine_->rollout(seen_of(candidates), candidates.actions, candidates.samples,
+                                            candidates.horizon, latents, stream));
+  }
   const std::int64_t d = model_->config().latent_dim, a = model_->config().block_dim(), h = candidates.horizon;
   for_each_tile(
       candidates, [&](int thread, std::int64_t begin, std::int64_t problem, std::int64_t first, std::int64_t n) {
@@ -60,8 +77,12 @@ void ModelHandle::rollout(const Candidates& candidates, float* latents) {
       });
 }
 
-void ModelHandle::cost(const Candidates& candidates, const float* goal, float* cost) {
+void ModelHandle::cost(const Candidates& candidates, const float* goal, float* cost, void* stream) {
   const std::lock_guard lock(workers_.mutex);
+  if (engine_) {
+    return throw_unless_ok(engine_->cost(seen_of(candidates), goal, candidates.actions, candidates.samples,
+                                         candidates.horizon, cost, stream));
+  }
   const std::int64_t d = model_->config().latent_dim, a = model_->config().block_dim(), h = candidates.horizon;
   for_each_tile(candidates,
                 [&](int thread, std::int64_t begin, std::int64_t problem, std::int64_t first, std::int64_t n) {
