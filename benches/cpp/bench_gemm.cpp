@@ -159,7 +159,7 @@ Result measure(const Kernels& tier, Isa isa, Precision precision, const Shape& s
   gemm.convert(random_values(rows * shape.k).data(), shape.k, rows, shape.k, input);
 
   const std::vector<float> gate = random_values(shape.n), residual = random_values(rows * shape.n);
-  const std::vector<const float*> gates(static_cast<std::size_t>(rows), gate.data());
+  const std::vector<const void*> gates(static_cast<std::size_t>(rows), gate.data());
   Epilogue epilogue;
   epilogue.activation = shape.activation;
   if (shape.gate) epilogue.gate = gates.data();

@@ -6,14 +6,9 @@
 namespace lewm::cpu::scalar {
 namespace {
 
-float load(const void* data, std::int64_t i, Store storage) {
-  return storage == Store::f32 ? static_cast<const float*>(data)[i]
-                               : float_from_bf16(static_cast<const std::uint16_t*>(data)[i]);
-}
-
 float dot(const void* a, std::int64_t a_first, const void* b, std::int64_t b_first, std::int64_t count, Store storage) {
   float sum = 0;
-  for (std::int64_t i = 0; i < count; ++i) sum += load(a, a_first + i, storage) * load(b, b_first + i, storage);
+  for (std::int64_t i = 0; i < count; ++i) sum += stored(a, a_first + i, storage) * stored(b, b_first + i, storage);
   return sum;
 }
 
@@ -41,7 +36,7 @@ void window_attention(const WindowAttention& args, Precision precision, Rows out
       for (std::int64_t i = first; i < first + args.head_dim; ++i) {
         float value = 0;
         for (std::int32_t j = 0; j < args.keys[r]; ++j) {
-          value += score[j] * load(key[j], args.value_offset + i, args.storage);
+          value += score[j] * stored(key[j], args.value_offset + i, args.storage);
         }
         result[i] = value / sum;
       }
@@ -71,7 +66,7 @@ void full_attention(const FullAttention& args) {
     for (std::int64_t i = 0; i < args.head_dim; ++i) {
       float value = 0;
       for (std::int64_t j = 0; j < args.tokens; ++j)
-        value += score[j] * load(args.v, j * args.stride + i, args.storage);
+        value += score[j] * stored(args.v, j * args.stride + i, args.storage);
       args.out[t * args.out_stride + i] = value / sum;
     }
   }

@@ -42,8 +42,12 @@ struct ColumnTerms {
 template <bool Full>
 LEWM_INLINE F combine(F value, std::int64_t r, std::int64_t j, std::int64_t n, const Epilogue& e) {
   if (e.gate) {
-    const float* gate = e.gate[r] + e.gate_offset + j;
-    value = mul(Full ? load(gate) : load_n(gate, n), value);
+    const std::int64_t i = e.gate_offset + j;
+    const float* floats = static_cast<const float*>(e.gate[r]) + i;
+    const std::uint16_t* halves = static_cast<const std::uint16_t*>(e.gate[r]) + i;
+    const F gate = e.gate_storage == Store::f32 ? (Full ? load(floats) : load_n(floats, n))
+                                                : (Full ? load(halves) : load_n(halves, n));
+    value = mul(gate, value);
   }
   if (e.residual) {
     const float* residual = e.residual + r * e.residual_stride + j;

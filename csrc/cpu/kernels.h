@@ -46,9 +46,10 @@ enum class Store : int { f32 = 0, bf16 = 1 };
 // y = act(x W^T + bias);  then, if gate: y = residual + gate * y;  else if residual: y = residual + y.
 struct Epilogue {
   Activation activation = Activation::none;
-  const float* const* gate = nullptr;  // [rows] pointers, each to N floats; null: no gate
-  std::int64_t gate_offset = 0;        // elements added to each gate pointer
-  const float* residual = nullptr;     // [rows, residual_stride]; may alias the output when Store::f32
+  const void* const* gate = nullptr;  // [rows] pointers, each to N elements; null: no gate
+  std::int64_t gate_offset = 0;       // elements added to each gate pointer
+  Store gate_storage = Store::f32;    // element type behind gate
+  const float* residual = nullptr;    // [rows, residual_stride]; may alias the output when Store::f32
   std::int64_t residual_stride = 0;
   Store store = Store::f32;
 };
@@ -86,13 +87,14 @@ struct LayerNorm {
 
 // y = LN(LN(x; 1e-6) * (1 + scale) + shift; 1e-5), the second LayerNorm without its affine part (folded into the next
 // weights), written as GEMM input. shift and scale are read per row at modulation[row] + {shift,scale}_offset, [d]
-// each.
+// elements of `storage` each.
 struct AdaLN {
   const float* x;  // [rows, x_stride]
   std::int64_t x_stride;
   std::int64_t rows, d;
-  const float* const* modulation;
+  const void* const* modulation;
   std::int64_t shift_offset, scale_offset;
+  Store storage = Store::f32;
 };
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,12 @@
 
 namespace lewm::cpu::scalar {
 
+// Element i of an array of floats or bf16. Internal linkage: per-ISA files include this.
+[[maybe_unused]] static inline float stored(const void* data, std::int64_t i, Store storage) {
+  return storage == Store::f32 ? static_cast<const float*>(data)[i]
+                               : float_from_bf16(static_cast<const std::uint16_t*>(data)[i]);
+}
+
 extern const Gemm kGemm[kPrecisions];
 
 // max|x| / 127; 1 for a row of (nearly) zeros, NaN where an element is NaN or infinite, so that neither gets lost.

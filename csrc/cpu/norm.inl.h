@@ -1,4 +1,4 @@
-// LayerNorm, adaLN and the squared distance. Include after rows.inl.h.
+// LayerNorm, adaLN and the squared distance. Include after attention_rows.inl.h.
 #pragma once
 
 namespace lewm::cpu::LEWM_SIMD {
@@ -50,26 +50,26 @@ static void layer_norm_as(const LayerNorm& args, Rows out) {
   }
 }
 
-template <Precision P>
+template <Precision P, class Row>
 static void ada_ln_as(const AdaLN& args, Rows out) {
   constexpr float kInnerEps = 1e-6f, kOuterEps = 1e-5f;
-  constexpr std::int64_t kAhead = 2, kLineFloats = 16;
+  constexpr std::int64_t kAhead = 2, kLineElements = 64 / sizeof(typename Row::Element);
   alignas(64) float y[kMaxWidth];
   for (std::int64_t r = 0; r < args.rows; ++r) {
     const float* x = args.x + r * args.x_stride;
-    const float* shift = args.modulation[r] + args.shift_offset;
-    const float* scale = args.modulation[r] + args.scale_offset;
+    const Row modulation(args.modulation[r]);
     // Rows' modulations lie far apart, where no hardware prefetcher looks.
-    const float* next = args.modulation[r + kAhead < args.rows ? r + kAhead : r];
-    for (std::int64_t i = 0; i < args.d; i += kLineFloats) {
-      __builtin_prefetch(next + args.shift_offset + i);
-      __builtin_prefetch(next + args.scale_offset + i);
+    const Row next(args.modulation[r + kAhead < args.rows ? r + kAhead : r]);
+    for (std::int64_t i = 0; i < args.d; i += kLineElements) {
+      __builtin_prefetch(next.p + args.shift_offset + i);
+      __builtin_prefetch(next.p + args.scale_offset + i);
     }
     const Moments inner = moments(x, args.d, kInnerEps);
     for_vectors(
         args.d, [&](std::int64_t i, std::int64_t n) __attribute__((always_inline)) {
           const F normal = mul(sub(load_some(x + i, n), inner.mean), inner.rstd);
-          store(y + i, add(fma(normal, load_some(scale + i, n), normal), load_some(shift + i, n)));
+          const F scale = modulation.at(args.scale_offset + i, n), shift = modulation.at(args.shift_offset + i, n);
+          store(y + i, add(fma(normal, scale, normal), shift));
         });
     const Moments outer = moments(y, args.d, kOuterEps);
     for_vectors(
@@ -90,14 +90,19 @@ static void layer_norm(const LayerNorm& args, Precision precision, Rows out) {
   }
 }
 
+template <Precision P>
+static void ada_ln_from(const AdaLN& args, Rows out) {
+  args.storage == Store::f32 ? ada_ln_as<P, FloatRow>(args, out) : ada_ln_as<P, Bf16Row>(args, out);
+}
+
 static void ada_ln(const AdaLN& args, Precision precision, Rows out) {
   switch (precision) {
     case Precision::fp32:
-      return ada_ln_as<Precision::fp32>(args, out);
+      return ada_ln_from<Precision::fp32>(args, out);
     case Precision::bf16:
-      return ada_ln_as<Precision::bf16>(args, out);
+      return ada_ln_from<Precision::bf16>(args, out);
     case Precision::int8:
-      return ada_ln_as<Precision::int8>(args, out);
+      return ada_ln_from<Precision::int8>(args, out);
   }
 }
 

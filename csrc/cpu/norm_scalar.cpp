@@ -75,11 +75,12 @@ void layer_norm(const LayerNorm& args, Precision precision, Rows out) {
 void ada_ln(const AdaLN& args, Precision precision, Rows out) {
   float y[kMaxWidth];
   for (std::int64_t r = 0; r < args.rows; ++r) {
-    const float* shift = args.modulation[r] + args.shift_offset;
-    const float* scale = args.modulation[r] + args.scale_offset;
+    const auto modulation = [&](std::int64_t i) { return stored(args.modulation[r], i, args.storage); };
     for (std::int64_t i = 0; i < args.d; ++i) y[i] = args.x[r * args.x_stride + i];
     normalise(y, args.d, kInnerEps);
-    for (std::int64_t i = 0; i < args.d; ++i) y[i] = y[i] * (1.0f + scale[i]) + shift[i];
+    for (std::int64_t i = 0; i < args.d; ++i) {
+      y[i] = y[i] * (1.0f + modulation(args.scale_offset + i)) + modulation(args.shift_offset + i);
+    }
     normalise(y, args.d, kOuterEps);
     write_row(y, args.d, precision, out, r);
   }

@@ -29,8 +29,8 @@ struct TileScratch {
   cpu::Rows action;     // fp32, [hidden]
   cpu::Rows condition;  // SiLU(c), [dim]
   // Rings over the last `history` frames of each candidate: ring slot, then candidate.
-  float* modulations = nullptr;  // [history, kTile, modulation_stride]
-  float* latents = nullptr;      // [history, kTile, D]
+  std::byte* modulations = nullptr;  // [history, kTile, modulation_stride] of `storage`
+  float* latents = nullptr;          // [history, kTile, D]
   // A pass through the layers, [kRows, ...].
   float* x = nullptr;        // [dim], the residual stream
   cpu::Rows input;           // [D], only with an input layer
@@ -42,11 +42,11 @@ struct TileScratch {
   // Keys, then values of candidates' tokens. Before the window slides: [depth, history, kTile, kv_stride], kept from
   // step to step. After: [kRows, kv_stride], of one layer at a time.
   std::byte* kv = nullptr;
-  const float** modulation_of = nullptr;  // [kRows]
-  const void** query_of = nullptr;        // [kRows]
-  const void** keys_of = nullptr;         // [kRows, history]
-  std::int32_t* keys = nullptr;           // [kRows]
-  HeadWorkspace pred_proj;                // kRows
+  const void** modulation_of = nullptr;  // [kRows]
+  const void** query_of = nullptr;       // [kRows]
+  const void** keys_of = nullptr;        // [kRows, history]
+  std::int32_t* keys = nullptr;          // [kRows]
+  HeadWorkspace pred_proj;               // kRows
 };
 
 struct Rollout::Workspace {
@@ -65,7 +65,8 @@ struct Rollout::Workspace {
   };
   using Tile = TileScratch;
 
-  void encode_blocks(Tile& tile, const float* blocks, std::int64_t block_stride, std::int64_t n, float* modulations);
+  void encode_blocks(Tile& tile, const float* blocks, std::int64_t block_stride, std::int64_t n,
+                     std::byte* modulations);
   void run_step(Tile& tile, std::int64_t problem, std::int64_t step, std::int64_t horizon, std::int64_t n);
   void fill_inputs(Tile& tile, const Pass& pass, std::int64_t first_candidate);
   void add_positions(Tile& tile, const float* latents, std::int64_t stride, std::int64_t n, std::int64_t position,
@@ -81,8 +82,8 @@ struct Rollout::Workspace {
   std::byte* kv_row(Tile& tile, const Pass& pass, std::int64_t layer, std::int64_t frame, std::int64_t candidate) const;
   std::byte* shared_kv(std::int64_t problem, std::int64_t window, std::int64_t layer, std::int64_t frame) const;
   std::int64_t ring(std::int64_t frame) const { return frame % history * kTile; }
-  float* modulation_row(Tile& tile, std::int64_t frame) const {
-    return tile.modulations + ring(frame) * modulation_stride;
+  std::byte* modulation_row(Tile& tile, std::int64_t frame) const {
+    return tile.modulations + ring(frame) * modulation_bytes;
   }
   float* latent_row(Tile& tile, std::int64_t frame) const { return tile.latents + ring(frame) * latent_dim; }
 
@@ -91,17 +92,17 @@ struct Rollout::Workspace {
   const PredictorWeights& weights;
   const std::int64_t history, depth, dim, latent_dim, inner, block_dim;
   const Precision precision;  // of the layers
-  const cpu::Store storage;   // of queries, keys and values
-  const std::int64_t kv_stride, kv_bytes, modulation_stride;
+  const cpu::Store storage;   // of modulations, queries, keys and values
+  const std::int64_t kv_stride, kv_bytes, modulation_stride, modulation_bytes;
   const RolloutLimits limits;
 
   std::vector<Tile> tiles;  // [threads]
   // Of each problem: its context, and the keys and values of the frames before its last context frame, for each window
   // start, layer and frame.
   std::int64_t context = 0;
-  float* context_latents = nullptr;   // [B, history, D]
-  float* past_modulations = nullptr;  // [B, history - 1, modulation_stride]
-  std::byte* context_kv = nullptr;    // [B, history - 1, depth, history - 1, kv_stride]
+  float* context_latents = nullptr;       // [B, history, D]
+  std::byte* past_modulations = nullptr;  // [B, history - 1, modulation_stride] of `storage`
+  std::byte* context_kv = nullptr;        // [B, history - 1, depth, history - 1, kv_stride]
   Arena arena;
 };
 
@@ -119,7 +120,8 @@ Rollout::Workspace::Workspace(const Model& model, const RolloutLimits& limits_)
       storage(precision == Precision::fp32 ? cpu::Store::f32 : cpu::Store::bf16),
       kv_stride(padded_stride(2 * inner, element_bytes(storage))),
       kv_bytes(kv_stride * element_bytes(storage)),
-      modulation_stride(padded_stride(weights.modulation.out(), sizeof(float))),
+      modulation_stride(padded_stride(weights.modulation.out(), element_bytes(storage))),
+      modulation_bytes(modulation_stride * element_bytes(storage)),
       limits(limits_),
       tiles(static_cast<std::size_t>(limits.threads)),
       arena([this](Arena& a) { lay_out(a); }) {}
@@ -129,7 +131,7 @@ void Rollout::Workspace::lay_out(Arena& a) {
     t.block = take_rows(a, kernels, weights.action_in.precision, kTile, block_dim);
     t.action = take_rows(a, kernels, weights.action_out.precision, kTile, weights.action_out.in());
     t.condition = take_rows(a, kernels, weights.modulation.precision, kTile, dim);
-    t.modulations = a.take<float>(history * kTile * modulation_stride);
+    t.modulations = a.take<std::byte>(history * kTile * modulation_bytes);
     t.latents = a.take<float>(history * kTile * latent_dim);
     t.x = a.take<float>(kRows * dim);
     if (weights.input) t.input = take_rows(a, kernels, weights.input.precision, kRows, latent_dim);
@@ -139,14 +141,14 @@ void Rollout::Workspace::lay_out(Arena& a) {
     if (precision == Precision::int8) t.staging = a.take<float>(kStagingRows * config.predictor_mlp_dim);
     t.queries = a.take<std::byte>(kRows * inner * element_bytes(storage));
     t.kv = a.take<std::byte>(std::max(depth * history * kTile, kRows) * kv_bytes);
-    t.modulation_of = a.take<const float*>(kRows);
+    t.modulation_of = a.take<const void*>(kRows);
     t.query_of = a.take<const void*>(kRows);
     t.keys_of = a.take<const void*>(kRows * history);
     t.keys = a.take<std::int32_t>(kRows);
     t.pred_proj.lay_out(a, kernels, weights.pred_proj, kRows);
   }
   context_latents = a.take<float>(limits.problems * history * latent_dim);
-  past_modulations = a.take<float>(limits.problems * (history - 1) * modulation_stride);
+  past_modulations = a.take<std::byte>(limits.problems * (history - 1) * modulation_bytes);
   context_kv = a.take<std::byte>(limits.problems * (history - 1) * depth * (history - 1) * kv_bytes);
 }
 
@@ -166,13 +168,15 @@ std::byte* Rollout::Workspace::kv_row(Tile& tile, const Pass& pass, std::int64_t
 
 // Standardised blocks -> the modulations of all layers.  blocks: [n, block_stride]; modulations: [n, modulation_stride]
 void Rollout::Workspace::encode_blocks(Tile& t, const float* blocks, std::int64_t block_stride, std::int64_t n,
-                                       float* modulations) {
+                                       std::byte* modulations) {
   convert_rows(kernels, weights.action_in.precision, blocks, block_stride, n, block_dim, t.block);
   run_linear_to_rows(kernels, weights.action_in, t.block, n, cpu::Activation::silu, weights.action_out.precision,
                      nullptr, t.action);
   run_linear_to_rows(kernels, weights.action_out, t.action, n, cpu::Activation::silu, weights.modulation.precision,
                      nullptr, t.condition);
-  run_linear(kernels, weights.modulation, t.condition, n, {}, modulations, modulation_stride);
+  cpu::Epilogue store;
+  store.store = storage;
+  run_linear(kernels, weights.modulation, t.condition, n, store, modulations, modulation_stride);
 }
 
 // x rows [row, row + n) = the predictor's input of n latents at one position.  latents: [n, stride], stride 0: one
@@ -202,8 +206,8 @@ void Rollout::Workspace::fill_inputs(Tile& t, const Pass& pass, std::int64_t fir
     const float* latents = observed ? context_latents + (pass.problem * history + frame) * latent_dim
                                     : latent_row(t, frame) + first * latent_dim;
     add_positions(t, latents, observed ? 0 : latent_dim, pass.count, frame - pass.step.window, row);
-    const float* modulations = modulation_row(t, frame) + first * modulation_stride;
-    for (std::int64_t i = 0; i < pass.count; ++i) t.modulation_of[row + i] = modulations + i * modulation_stride;
+    const std::byte* modulations = modulation_row(t, frame) + first * modulation_bytes;
+    for (std::int64_t i = 0; i < pass.count; ++i) t.modulation_of[row + i] = modulations + i * modulation_bytes;
   }
 }
 
@@ -211,14 +215,15 @@ void Rollout::Workspace::fill_inputs(Tile& t, const Pass& pass, std::int64_t fir
 void Rollout::Workspace::normalise(Tile& t, std::int64_t layer, Modulation shift, std::int64_t first_row,
                                    std::int64_t rows) {
   const std::int64_t offset = (layer * kModulations + shift) * dim;
-  kernels.ada_ln({t.x + first_row * dim, dim, rows, dim, t.modulation_of + first_row, offset, offset + dim}, precision,
-                 t.normed);
+  kernels.ada_ln({t.x + first_row * dim, dim, rows, dim, t.modulation_of + first_row, offset, offset + dim, storage},
+                 precision, t.normed);
 }
 
 // x += gate * y for rows from `row` on.
 cpu::Epilogue Rollout::Workspace::gated(Tile& t, std::int64_t layer, Modulation gate, std::int64_t row) const {
   cpu::Epilogue epilogue;
   epilogue.gate = t.modulation_of + row;
+  epilogue.gate_storage = storage;
   epilogue.gate_offset = (layer * kModulations + gate) * dim;
   epilogue.residual = t.x + row * dim;
   epilogue.residual_stride = dim;
@@ -306,7 +311,7 @@ void Rollout::Workspace::share_context(std::int64_t problem, std::int64_t window
   const Pass pass{{window, 0, 0, frames, true}, problem, window, 1, false};
   for (std::int64_t slot = 0; slot < frames; ++slot) {
     add_positions(t, context_latents + (problem * history + window + slot) * latent_dim, 0, 1, slot, slot);
-    t.modulation_of[slot] = past_modulations + (problem * (history - 1) + window + slot) * modulation_stride;
+    t.modulation_of[slot] = past_modulations + (problem * (history - 1) + window + slot) * modulation_bytes;
   }
   for (std::int64_t layer = 0; layer < depth; ++layer) {
     attention(t, pass, layer, 0);
@@ -346,7 +351,7 @@ void Rollout::prepare(const float* latents, const float* past, std::int64_t prob
     std::copy(own, own + context * w.latent_dim, w.context_latents + problem * w.history * w.latent_dim);
     if (context == 1) continue;
     w.encode_blocks(w.tiles[0], past + problem * (context - 1) * w.block_dim, w.block_dim, context - 1,
-                    w.past_modulations + problem * (w.history - 1) * w.modulation_stride);
+                    w.past_modulations + problem * (w.history - 1) * w.modulation_bytes);
     const std::int64_t windows =
         std::min(context - 1, std::max<std::int64_t>(1, context + w.limits.horizon - w.history));
     for (std::int64_t window = 0; window < windows; ++window) w.share_context(problem, window);

@@ -20,7 +20,7 @@ constexpr double kBf16Step = 1.0 / 128;
 struct Options {
   Activation activation = Activation::none;
   bool gate = false, residual = false, in_place = false;
-  Store store = Store::f32;
+  Store store = Store::f32, gate_storage = Store::f32;
 };
 
 std::string describe(const Kernels& tier, Precision p, std::int64_t m, std::int64_t n, std::int64_t k,
@@ -35,7 +35,8 @@ std::string describe(const Kernels& tier, Precision p, std::int64_t m, std::int6
 struct Problem {
   std::int64_t m, n, k;
   std::vector<float> x, w, bias, residual, gate;
-  std::vector<const float*> gates;  // [m], each shared by two rows
+  std::vector<std::uint16_t> gate_bf16;
+  std::vector<const void*> gates[2];  // by Store: [m], each shared by two rows
   static constexpr std::int64_t kGateOffset = 3;
 
   Problem(std::int64_t m_, std::int64_t n_, std::int64_t k_, std::uint32_t seed) : m(m_), n(n_), k(k_) {
@@ -45,7 +46,14 @@ struct Problem {
     bias = random.normal(n);
     residual = random.normal(m * (n + 5));
     gate = random.normal((m + 1) / 2 * (n + kGateOffset));
-    for (std::int64_t r = 0; r < m; ++r) gates.push_back(gate.data() + r / 2 * (n + kGateOffset));
+    for (float& value : gate) {
+      gate_bf16.push_back(bf16_from_float(value));
+      value = float_from_bf16(gate_bf16.back());
+    }
+    for (std::int64_t r = 0; r < m; ++r) {
+      gates[0].push_back(gate.data() + r / 2 * (n + kGateOffset));
+      gates[1].push_back(gate_bf16.data() + r / 2 * (n + kGateOffset));
+    }
   }
 
   // y: [m, n + 5], of which the last five columns must stay as they were.
@@ -58,7 +66,11 @@ struct Problem {
     Epilogue e;
     e.activation = o.activation;
     e.store = o.store;
-    if (o.gate) e.gate = gates.data(), e.gate_offset = kGateOffset;
+    if (o.gate) {
+      e.gate = gates[static_cast<int>(o.gate_storage)].data();
+      e.gate_offset = kGateOffset;
+      e.gate_storage = o.gate_storage;
+    }
     if (o.residual) e.residual = residual.data(), e.residual_stride = n + 5;
     if (o.in_place) {
       std::memcpy(y.as<float>(), residual.data(), y.bytes());
@@ -186,6 +198,7 @@ TEST(epilogues_agree_with_scalar) {
         }
       }
       for (bool gate : {false, true}) compare(tier, p, problem, {activation, gate, true, true, Store::f32});
+      compare(tier, p, problem, {activation, true, true, false, Store::f32, Store::bf16});
     }
   });
 }

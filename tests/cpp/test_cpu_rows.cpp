@@ -116,21 +116,29 @@ TEST(ada_ln_agrees_with_scalar) {
       if (d < 2) continue;  // one element: LayerNorm divides rounding by rounding
       Random random(static_cast<std::uint32_t>(d + 1));
       const std::vector<float> x = random.normal(5 * d, 3.0f, -1.0f), modulation = random.normal(2 * 6 * d, 0.5f);
-      const float* rows[5];
-      for (int r = 0; r < 5; ++r) rows[r] = modulation.data() + r % 2 * 6 * d;
-      const AdaLN args = {x.data(), d, 5, d, rows, 3 * d, 4 * d};
-      RowsBuffer got(tier, p, 5, d), want(kernels(Isa::scalar), p, 5, d);
-      tier.ada_ln(args, p, got.view);
-      kernels(Isa::scalar).ada_ln(args, p, want.view);
-      compare_rows(got, want, label(tier, p, "ada_ln", d));
-      check_padding(got, tier, label(tier, p, "ada_ln", d));
+      std::vector<std::uint16_t> rounded;
+      for (float value : modulation) rounded.push_back(bf16_from_float(value));
+      for (Store storage : {Store::f32, Store::bf16}) {
+        const void* rows[5];
+        for (int r = 0; r < 5; ++r) {
+          const std::int64_t first = r % 2 * 6 * d;
+          rows[r] =
+              storage == Store::f32 ? static_cast<const void*>(modulation.data() + first) : rounded.data() + first;
+        }
+        const AdaLN args = {x.data(), d, 5, d, rows, 3 * d, 4 * d, storage};
+        RowsBuffer got(tier, p, 5, d), want(kernels(Isa::scalar), p, 5, d);
+        tier.ada_ln(args, p, got.view);
+        kernels(Isa::scalar).ada_ln(args, p, want.view);
+        compare_rows(got, want, label(tier, p, "ada_ln", d));
+        check_padding(got, tier, label(tier, p, "ada_ln", d));
+      }
     }
   });
 }
 
 TEST(scalar_ada_ln_equals_its_formula) {
   const float x[4] = {1, 2, 3, 6}, modulation[8] = {0.5f, -0.25f, 1, 0, 0.1f, 0.2f, -0.3f, 0.4f};  // shift, scale
-  const float* rows[1] = {modulation};
+  const void* rows[1] = {modulation};
   RowsBuffer got(kernels(Isa::scalar), Precision::fp32, 1, 4);
   kernels(Isa::scalar).ada_ln({x, 4, 1, 4, rows, 0, 4}, Precision::fp32, got.view);
   double y[4], mean = 0, variance = 0;
