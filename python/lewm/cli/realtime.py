@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 import lewm
 from lewm import _core
+from lewm.cli.flops import candidate_flops, encode_flops
 
 __all__ = ["add_arguments", "run"]
 
@@ -123,11 +124,22 @@ def _measure(args: argparse.Namespace, path: Path, precision: str) -> dict[str, 
         "resident_mb": max(resident for _, resident in starts),
         "latencies": {},
         "loops": {},
+        **_work(settings),
     }
     for name, load in {"alone": 0, f"{args.load} spinning processes beside it": args.load}.items():
         if name == "alone" or load:
             row["latencies"][name], row["loops"][name] = _measure_loop(settings, args.acts, load)
     return row
+
+
+def _work(settings: dict[str, Any]) -> dict[str, float]:
+    """FLOP that an act which plans cannot do without: its frame and its candidates; and the peak in FLOP/s."""
+    model = lewm.load(settings["path"], precision=settings["precision"], threads=settings["threads"])
+    candidates = settings["samples"] * settings["iterations"]
+    return {
+        "flop": encode_flops(model.config) + candidates * candidate_flops(model.config, settings["horizon"]),
+        "peak": _core.gemm_peak(model.precision, model.threads),
+    }
 
 
 def _start(settings: dict[str, Any]) -> tuple[float, float]:
@@ -205,6 +217,12 @@ def _print(row: dict[str, Any]) -> None:
         for kind, label in (("plan", "acts that plan"), ("hand_out", "acts that hand out")):
             if loop[kind]:
                 print(f"  {label:<20}" + "  ".join(f"{k} {v * 1e3:.3f} ms" for k, v in loop[kind].items()))
+        if loop["plan"]:
+            rate = row["flop"] / loop["plan"]["p50"]
+            print(
+                f"  {row['flop'] / 1e9:.1f} GFLOP a plan: {rate / 1e9:.0f} GFLOP/s at the median, "
+                f"{rate / row['peak']:.0%} of the peak"
+            )
         print(f"  page faults {loop['page_faults']}, resident memory {loop['grown_mb']:+.1f} MB")
 
 
