@@ -144,7 +144,7 @@ void Encoder::Workspace::lay_out(Arena& a) {
     s.patch_rows = take_rows(a, kernels, weights.patch_bytes.precision, kChunk, patch_values);
     s.rows = take_rows(a, kernels, precision, kChunk, dim);
     s.hidden = take_rows(a, kernels, precision, kChunk, config.encoder_mlp_dim);
-    if (precision == Precision::int8) s.staging = a.take<float>(kStagingRows * config.encoder_mlp_dim);
+    if (precision == Precision::int8) s.staging = take_staging(a, config.encoder_mlp_dim);
     const std::size_t bytes = kernels.full_attention_scratch(tokens, dim / config.encoder_heads);
     s.attention = a.take<std::byte>(static_cast<std::int64_t>(bytes));
   }

@@ -51,7 +51,11 @@ void HeadWorkspace::lay_out(Arena& arena, const cpu::Kernels& kernels, const Hea
   if (!head.second) return;
   const std::int64_t hidden = head.second.in();
   hidden_ = take_rows(arena, kernels, head.second.precision, rows, hidden);
-  if (head.hidden_gamma || head.second.precision == Precision::int8) staging_ = arena.take<float>(rows * hidden);
+  if (head.hidden_gamma) {
+    staging_ = arena.take<float>(rows * hidden);
+  } else if (head.second.precision == Precision::int8) {
+    staging_ = take_staging(arena, hidden);
+  }
   if (head.hidden_gamma) hidden_normed_ = take_rows(arena, kernels, Precision::fp32, rows, hidden);
 }
 

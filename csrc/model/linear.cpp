@@ -66,6 +66,10 @@ const float* WeightMemory::keep(std::span<const double> values) {
   return kept;
 }
 
+float* take_staging(Arena& arena, std::int64_t width) {
+  return arena.take<float>(kStagingRows * padded_stride(width, sizeof(float)));
+}
+
 std::int64_t padded_stride(std::int64_t width, std::int64_t bytes) {
   constexpr std::int64_t kLine = kAlignment;
   const std::int64_t stride = round_up(width * bytes, kLine);
@@ -92,10 +96,11 @@ void run_linear_to_rows(const cpu::Kernels& kernels, const Linear& layer, cpu::R
   cpu::Epilogue epilogue;
   epilogue.activation = activation;
   if (next == Precision::int8) {
+    const std::int64_t stride = padded_stride(layer.out(), sizeof(float));
     for (std::int64_t row = 0; row < rows; row += kStagingRows) {
       const std::int64_t n = std::min(kStagingRows, rows - row);
-      run_linear(kernels, layer, rows_from(x, layer.precision, row), n, epilogue, staging, layer.out());
-      convert_rows(kernels, next, staging, layer.out(), n, layer.out(), rows_from(out, next, row));
+      run_linear(kernels, layer, rows_from(x, layer.precision, row), n, epilogue, staging, stride);
+      convert_rows(kernels, next, staging, stride, n, layer.out(), rows_from(out, next, row));
     }
     return;
   }

@@ -68,9 +68,10 @@ inline void run_linear(const cpu::Kernels& kernels, const Linear& layer, cpu::Ro
 
 // Rows of floats that wait for their quantisation at once: they stay in the second-level cache.
 constexpr std::int64_t kStagingRows = 64;
+float* take_staging(Arena& arena, std::int64_t width);
 
-// out = activation(layer(x)) as the input of a layer of precision `next`. staging: [min(rows, kStagingRows), out]
-// float, used only when next is int8.
+// out = activation(layer(x)) as the input of a layer of precision `next`. staging: from take_staging, used only when
+// next is int8.
 void run_linear_to_rows(const cpu::Kernels& kernels, const Linear& layer, cpu::Rows x, std::int64_t rows,
                         cpu::Activation activation, Precision next, float* staging, cpu::Rows out);
 

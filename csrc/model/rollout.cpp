@@ -38,7 +38,7 @@ struct TileScratch {
   cpu::Rows attended;        // [inner]
   cpu::Rows hidden;          // [mlp_dim]
   float* staging = nullptr;  // [kStagingRows, mlp_dim], int8 only
-  void* queries = nullptr;   // [inner] of `storage`
+  void* queries = nullptr;   // [query_stride] of `storage`
   // Keys, then values of candidates' tokens. Before the window slides: [depth, history, kTile, kv_stride], kept from
   // step to step. After: [kRows, kv_stride], of one layer at a time.
   std::byte* kv = nullptr;
@@ -93,7 +93,7 @@ struct Rollout::Workspace {
   const std::int64_t history, depth, dim, latent_dim, inner, block_dim;
   const Precision precision;  // of the layers
   const cpu::Store storage;   // of modulations, queries, keys and values
-  const std::int64_t kv_stride, kv_bytes, modulation_stride, modulation_bytes;
+  const std::int64_t query_stride, query_bytes, kv_stride, kv_bytes, modulation_stride, modulation_bytes;
   const RolloutLimits limits;
 
   std::vector<Tile> tiles;  // [threads]
@@ -118,6 +118,8 @@ Rollout::Workspace::Workspace(const Model& model, const RolloutLimits& limits_)
       block_dim(config.block_dim()),
       precision(model.precision()),
       storage(precision == Precision::fp32 ? cpu::Store::f32 : cpu::Store::bf16),
+      query_stride(padded_stride(inner, element_bytes(storage))),
+      query_bytes(query_stride * element_bytes(storage)),
       kv_stride(padded_stride(2 * inner, element_bytes(storage))),
       kv_bytes(kv_stride * element_bytes(storage)),
       modulation_stride(padded_stride(weights.modulation.out(), element_bytes(storage))),
@@ -138,8 +140,8 @@ void Rollout::Workspace::lay_out(Arena& a) {
     t.normed = take_rows(a, kernels, precision, kRows, dim);
     t.attended = take_rows(a, kernels, precision, kRows, inner);
     t.hidden = take_rows(a, kernels, precision, kRows, config.predictor_mlp_dim);
-    if (precision == Precision::int8) t.staging = a.take<float>(kStagingRows * config.predictor_mlp_dim);
-    t.queries = a.take<std::byte>(kRows * inner * element_bytes(storage));
+    if (precision == Precision::int8) t.staging = take_staging(a, config.predictor_mlp_dim);
+    t.queries = a.take<std::byte>(kRows * query_bytes);
     t.kv = a.take<std::byte>(std::max(depth * history * kTile, kRows) * kv_bytes);
     t.modulation_of = a.take<const void*>(kRows);
     t.query_of = a.take<const void*>(kRows);
@@ -243,7 +245,7 @@ void Rollout::Workspace::point_at_keys(Tile& t, const Pass& pass, std::int64_t l
           frame < own ? shared_kv(pass.problem, step.window, layer, frame) : kv_row(t, pass, layer, frame, candidate);
     }
     t.keys[r] = static_cast<std::int32_t>(last - step.window + 1);
-    t.query_of[r] = static_cast<std::byte*>(t.queries) + r * inner * element_bytes(storage);
+    t.query_of[r] = static_cast<std::byte*>(t.queries) + r * query_bytes;
   }
 }
 
@@ -263,7 +265,7 @@ void Rollout::Workspace::attention(Tile& t, const Pass& pass, std::int64_t layer
   }
   const std::int64_t rows = pass.rows() - first_row;
   if (rows == 0) return;
-  run_linear(kernels, w.query, rows_from(t.normed, precision, first_row), rows, store, t.queries, inner);
+  run_linear(kernels, w.query, rows_from(t.normed, precision, first_row), rows, store, t.queries, query_stride);
   point_at_keys(t, pass, layer, first_row);
   kernels.window_attention(
       {rows, config.predictor_heads, config.predictor_head_dim, storage, t.query_of, t.keys_of, inner, history, t.keys},
