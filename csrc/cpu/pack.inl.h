@@ -32,27 +32,34 @@ LEWM_INLINE void encode(float value, float, float* out) { *out = value; }
 LEWM_INLINE void encode(float value, float, std::uint16_t* out) { *out = bf16_from_float(value); }
 LEWM_INLINE void encode(float value, float scale, std::int8_t* out) { *out = scalar::quantise(value, scale); }
 
+// Rows are encoded a stretch at a time, one after the other, and then go into the panel word by word: the first loop is
+// vectorised, and the panel is written from front to back.
 template <Precision P, class T>
 static void pack(const float* w, const float* bias, std::int64_t n, std::int64_t k, PackedMatrix* out) {
-  constexpr std::int64_t kGroup = 4 / kElementBytes<P>;
+  constexpr std::int64_t kGroup = 4 / kElementBytes<P>, kStretch = 64 * kGroup;
   const std::int64_t depth = padded_k<P>(k);
   out->n = n;
   out->k = k;
-  T* place = static_cast<T*>(out->data);
+  char* place = static_cast<char*>(out->data);
   for (std::int64_t first = 0; first < padded_n_of(n); first += kTileColumns) {
     float scale[kTileColumns];
     std::int32_t total[kTileColumns] = {};
     for (std::int64_t c = 0; c < kTileColumns; ++c) {
       scale[c] = P == Precision::int8 && first + c < n ? scalar::int8_scale(w + (first + c) * k, k) : 0.0f;
     }
-    // In the order of the panel, so that it is written from front to back.
-    for (std::int64_t i = 0; i < depth; i += kGroup) {
-      for (std::int64_t c = 0; c < kTileColumns; ++c) {
-        for (std::int64_t e = i; e < i + kGroup; ++e, ++place) {
-          *place = 0;
-          if (first + c < n && e < k) encode(w[(first + c) * k + e], scale[c], place);
-          if constexpr (P == Precision::int8) total[c] += *place;
+    for (std::int64_t begin = 0; begin < depth; begin += kStretch) {
+      const std::int64_t length = depth - begin < kStretch ? depth - begin : kStretch;
+      T encoded[kTileColumns][kStretch] = {};
+      for (std::int64_t c = 0; c < kTileColumns && first + c < n; ++c) {
+        const std::int64_t real = k - begin < length ? k - begin : length;
+        const float* row = w + (first + c) * k + begin;
+        for (std::int64_t i = 0; i < real; ++i) encode(row[i], scale[c], &encoded[c][i]);
+        if constexpr (P == Precision::int8) {
+          for (std::int64_t i = 0; i < real; ++i) total[c] += encoded[c][i];
         }
+      }
+      for (std::int64_t i = 0; i < length; i += kGroup) {
+        for (std::int64_t c = 0; c < kTileColumns; ++c, place += 4) __builtin_memcpy(place, &encoded[c][i], 4);
       }
     }
     for (std::int64_t c = 0; c < kTileColumns; ++c) {
