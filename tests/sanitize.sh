@@ -7,7 +7,7 @@ sanitizers=${1:-address,undefined}
 build=${2:-$(mktemp -d)}
 python=${PYTHON:-python3}
 
-configure=(-DLEWM_TESTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo -DLEWM_SANITIZE="$sanitizers")
+configure=(-DLEWM_TESTS=ON -DLEWM_CUDA=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo -DLEWM_SANITIZE="$sanitizers")
 if [[ $sanitizers == *address* ]]; then
   configure+=(-DLEWM_PYTHON=ON -DPython_EXECUTABLE="$(command -v "$python")"
     -Dnanobind_DIR="$("$python" -m nanobind --cmake_dir)")

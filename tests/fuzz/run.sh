@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 build=${1:-$(mktemp -d)}
 seconds=${SECONDS_PER_TARGET:-600}
-cmake -S . -B "$build" -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DLEWM_FUZZ=ON -DLEWM_SHARED=OFF \
+cmake -S . -B "$build" -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DLEWM_FUZZ=ON -DLEWM_SHARED=OFF -DLEWM_CUDA=OFF \
   -DCMAKE_BUILD_TYPE=RelWithDebInfo -DLEWM_SANITIZE=address,undefined >/dev/null
 cmake --build "$build"
 mkdir -p "$build/findings"
