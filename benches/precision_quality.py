@@ -29,7 +29,8 @@ def plan(problems: Problems, model: lewm.Model, args: argparse.Namespace, seed: 
     """Costs (N,), re-scored in fp32, of the plans that a model finds."""
     elites = max(1, args.samples // 10)
     planner = lewm.Planner(model, samples=args.samples, elites=elites, iterations=args.iterations, seed=seed)
-    return problems.score(planner.plan(problems.frames, problems.goals).actions)
+    ids = np.arange(len(problems))  # noise of their own for every problem
+    return problems.score(planner.plan(problems.frames, problems.goals, problem_ids=ids).actions)
 
 
 def main() -> None:
