@@ -2,7 +2,7 @@
 
 Each stage leaves its result in the folder, and is skipped or taken up where it stopped when the folder is used again:
 
-    settings.json  train.h5  eval.h5  run/ (training)  model.safetensors  evaluation/  loss.png  plan.png  report.md
+    settings.json  train.h5  eval.h5  run/ (training)  model.safetensors  evaluation/  seconds.json  report.html
 """
 
 from __future__ import annotations
@@ -17,15 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 import lewm
 from lewm.checkpoint.atomic import replace_file, write_file
 from lewm.data.collection import collect
 from lewm.envs import environment_class
-from lewm.evaluation import Evaluation, evaluate, format_table, write_report
-from lewm.figures import new_figure, png
+from lewm.evaluation import Evaluation, evaluate, write_report
+from lewm.report import write_html
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,7 +105,7 @@ class QuickstartResult:
     """A finished quickstart."""
 
     report: Path
-    """report.md; everything else lies beside it."""
+    """report.html; everything else lies beside it."""
     evaluation: Evaluation
 
 
@@ -149,8 +146,7 @@ def quickstart(
     with clock.measure("evaluate"):
         result = _evaluate(model, out, settings, progress)
     say("4/4 reporting")
-    _write_files(out, settings, result, model, clock.seconds)
-    return QuickstartResult(out / "report.md", result)
+    return QuickstartResult(_report(out, settings, result), result)
 
 
 def _collect(out: Path, settings: Settings, workers: int, progress: Progress | None) -> None:
@@ -241,112 +237,10 @@ def _labelled(progress: Progress | None, label: str) -> Callable[[int, int], Non
     return lambda done, total: progress(label, done, total)
 
 
-# ---- the report ----------------------------------------------------------------------------------------------
-
-
-def _write_files(
-    out: Path, settings: Settings, result: Evaluation, model: Any, seconds: Mapping[str, float]
-) -> None:
-    from lewm.training import read_metrics
-
+def _report(out: Path, settings: Settings, result: Evaluation) -> Path:
     env = environment_class(settings.env)(image_size=settings.image_size)
     try:
         write_report(result, env, out / "evaluation")
     finally:
         env.close()
-    metrics = read_metrics(out / "run" / "metrics.csv")
-    write_file(out / "loss.png", _loss_picture(metrics))
-    write_file(out / "plan.png", _plan_picture(result, int(model.config.frame_skip)))
-    write_file(out / "report.md", _report(settings, result, metrics, seconds).encode())
-
-
-def _report(
-    settings: Settings, result: Evaluation, metrics: list[dict[str, float]], seconds: Mapping[str, float]
-) -> str:
-    last = metrics[-1]
-    planner = ", ".join(f"{name} {value}" for name, value in settings.planner.items())
-    stages = "\n".join(f"| {stage} | {spent:.0f} |" for stage, spent in seconds.items())
-    return f"""# Quickstart: {settings.env}
-
-A small model on {settings.image_size}x{settings.image_size} images, trained on {settings.episodes} recorded
-episodes for {last["step"]:.0f} steps (preset `{settings.preset}`, {last["epoch"]:.1f} epochs). It plans from
-images alone: from the frame of a start to the frame of a goal {settings.goal_offset} recorded steps later, in
-episodes it was not trained on, with {result.settings["budget"]} environment steps to get there.
-
-## Success
-
-{format_table(result)}
-
-Rates with 95% Wilson intervals. `paper`: {result.settings["paper_episodes"]} tasks as drawn; `strict`:
-without tasks whose start already counts as the goal. `random`: uniform actions on the same tasks. Planner:
-{planner}, {settings.replan_every} blocks executed of each plan. All numbers:
-[results.json](evaluation/results.json), [episodes.csv](evaluation/episodes.csv).
-
-## A plan, carried out
-
-Real frames after each action block, and the goal that the planner was shown.
-
-![plans](plan.png)
-
-![episodes](evaluation/episodes.gif)
-
-## Training
-
-Last row: prediction loss {last["pred_loss"]:.4f}, SIGReg {last["sigreg_loss"]:.3f}.
-
-![losses](loss.png)
-
-## Time
-
-| stage | seconds |
-|---|---|
-{stages}
-
-## Going on
-
-    lewm eval model.safetensors eval.h5 --goal-offset 25 --seeds 3
-    lewm train --resume run steps=...
-"""
-
-
-def _loss_picture(metrics: list[dict[str, float]]) -> bytes:
-    figure = new_figure(9.0, 3.2)
-    left, right = figure.subplots(1, 2)
-    for axis, name, title in ((left, "pred_loss", "prediction loss"), (right, "sigreg_loss", "SIGReg")):
-        for key, label in ((name, "training"), (f"val_{name}", "validation")):
-            points = [(row["step"], row[key]) for row in metrics if key in row]
-            if points:
-                axis.plot(
-                    *zip(*points, strict=True), label=label, linewidth=1.0, marker="." if "val" in key else ""
-                )
-        axis.set_title(title)
-        axis.set_xlabel("step")
-        axis.set_yscale("log")
-        axis.grid(alpha=0.3)
-        axis.legend()
-    return png(figure)
-
-
-def _plan_picture(result: Evaluation, frame_skip: int) -> bytes:
-    """A row per filmed task: its frames, a block apart, and its goal."""
-    first = result.seeds[0]
-    outcome = first.outcomes["model"]
-    strips = {row: _block_frames(frames, frame_skip) for row, frames in outcome.films.items()}
-    columns = 1 + max(len(strip) for strip in strips.values())
-    figure = new_figure(1.2 * columns, 1.45 * len(strips))
-    axes = figure.subplots(len(strips), columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for line, (row, strip) in zip(axes, strips.items(), strict=True):
-        for axis, (step, frame) in zip(line, strip, strict=False):
-            axis.imshow(frame)
-            axis.set_title("start" if step == 0 else f"step {step}", fontsize=7)
-        line[-1].imshow(first.tasks.goal_frames[row])
-        line[-1].set_title("goal: reached" if outcome.success[row] else "goal: missed", fontsize=7)
-    return png(figure)
-
-
-def _block_frames(frames: list[NDArray[np.uint8]], frame_skip: int) -> list[tuple[int, NDArray[np.uint8]]]:
-    """(step, frame) at the first step, after each block and at the end."""
-    steps = sorted({*range(0, len(frames), frame_skip), len(frames) - 1})
-    return [(step, frames[step]) for step in steps]
+    return write_html(out)

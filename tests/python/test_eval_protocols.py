@@ -304,7 +304,13 @@ def test_the_report_agrees_with_the_evaluation(evaluation, tmp_path: Path) -> No
     imageio = pytest.importorskip("imageio.v3")
     pytest.importorskip("matplotlib")
     files = write_report(evaluation, TwoRoomEnv(SIZE), tmp_path / "report")
-    assert [file.name for file in files] == ["results.json", "episodes.csv", "episodes.png", "episodes.gif"]
+    assert [file.name for file in files] == [
+        "results.json",
+        "episodes.csv",
+        "episodes.png",
+        "plans.png",
+        "episodes.gif",
+    ]
     results = json.loads(files[0].read_text())
     strict = results["results"]["strict"]["random"]
     assert strict["successes"] == evaluation.rate("random", "strict").successes
@@ -315,7 +321,7 @@ def test_the_report_agrees_with_the_evaluation(evaluation, tmp_path: Path) -> No
     counted = sum(int(row["success"]) for row in rows if row["agent"] == "random" and row["strict"] == "1")
     assert counted == strict["successes"]
     assert imageio.imread(files[2]).ndim == 3
-    film = imageio.imread(files[3])
+    film = imageio.imread(files[4])
     outcome = evaluation.seeds[0].outcomes["model"]
     assert len(film) == max(len(frames) for frames in outcome.films.values())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 from pathlib import Path
@@ -13,7 +14,10 @@ for module in ("torch", "gymnasium", "matplotlib", "imageio", "lewm._core"):
 
 import lewm
 from lewm.cli import main
-from lewm.quickstart import Settings, quickstart
+from lewm.cli import quickstart as command
+from lewm.envs import ENVIRONMENTS, environment_class
+from lewm.quickstart import Settings, default_settings, quickstart
+from lewm.training import make_config
 
 SMALL_MODEL = {"encoder_depth": 1, "encoder_dim": 32, "encoder_heads": 2, "predictor_depth": 1}
 SETTINGS = Settings(
@@ -45,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(lewm, "train", stop)
         with pytest.raises(KeyboardInterrupt):
             quickstart(folder, SETTINGS, say=lambda line: None)
-    assert not (folder / "report.md").exists()
+    assert not (folder / "report.html").exists()
     collected = (folder / "train.h5").stat().st_mtime_ns
     quickstart(folder, SETTINGS, say=lambda line: None)
     assert (folder / "train.h5").stat().st_mtime_ns == collected
@@ -53,14 +57,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_report_has_what_it_promises(folder: Path) -> None:
-    report = (folder / "report.md").read_text()
+    report = (folder / "report.html").read_text()
     results = json.loads((folder / "evaluation" / "results.json").read_text())
     strict = results["results"]["strict"]
     assert strict["model"]["trials"] == 8 and "random" in strict
-    assert f"({strict['model']['successes']}/8)" in report
-    assert "4 steps" in " ".join(report.split()) and "64x64" in report
-    for name in ("loss.png", "plan.png", "evaluation/episodes.gif", "evaluation/episodes.csv"):
-        assert name in report and (folder / name).stat().st_size > 0
+    assert f"{strict['model']['successes']}/8" in report and "4 steps" in report
+    for name in ("results.json", "plans.png", "episodes.gif", "episodes.csv"):
+        assert (folder / "evaluation" / name).stat().st_size > 0
 
 
 def test_a_finished_quickstart_is_not_trained_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +72,7 @@ def test_a_finished_quickstart_is_not_trained_again(folder: Path, monkeypatch: p
     said: list[str] = []
     result = quickstart(folder, SETTINGS, say=said.append)
     assert [line[:3] for line in said] == ["1/4", "2/4", "3/4", "4/4"]
-    assert result.report == folder / "report.md"
+    assert result.report == folder / "report.html"
     assert json.loads((folder / "evaluation" / "results.json").read_text())["results"] == before
 
 
@@ -83,6 +86,29 @@ def test_its_model_is_evaluated_like_any_other(folder: Path, capsys: pytest.Capt
     ]
     assert main([*words, "--episodes", "8", "--samples", "16", "--elites", "4", "--iterations", "1"]) == 0
     assert "(" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("env", list(ENVIRONMENTS))
+def test_every_environment_has_its_defaults(env: str) -> None:
+    """Settings that training, collecting and planning accept, and that the command line can change."""
+    for needed in ("mujoco", "dm_control", "ogbench", "pymunk"):
+        pytest.importorskip(needed)
+    settings = default_settings(env)
+    config = make_config(preset=settings.preset, overrides=dict(settings.train))
+    kind = environment_class(env)
+    assert settings.env == env and config.model.image_size == settings.image_size
+    assert settings.policy is None or settings.policy in kind.policies
+    assert kind.max_episode_steps > settings.goal_offset
+    assert 1 <= settings.context <= config.model.history
+    assert 1 <= settings.replan_every <= settings.planner["horizon"]
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    args = parser.parse_args(
+        ["--env", env, "--context", "2", "--iterations", "7", "--train", "steps=9", "lr=1e-2"]
+    )
+    changed = command._settings(args)
+    assert (changed.context, changed.planner["iterations"], changed.train["steps"]) == (2, 7, 9)
+    assert (changed.episodes, changed.goal_offset) == (settings.episodes, settings.goal_offset)
 
 
 def test_other_settings_are_refused(folder: Path) -> None:

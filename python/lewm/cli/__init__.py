@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ _COMMANDS = {
     "eval": ("lewm.cli.eval", "success rates under the paper's and the strict protocol", "train,envs,viz"),
     "probe": ("lewm.cli.probe", "probe the latents for physical quantities", "all"),
     "surprise": ("lewm.cli.surprise", "test whether impossible events surprise the model", "all"),
+    "report": ("lewm.cli.report", "put everything about a run into one HTML file", "all"),
     "decode": ("lewm.cli.decode", "draw what the model imagines", "all"),
     "bench": ("lewm.cli.bench", "time encoding, rollouts and plans on this machine", ""),
     "doctor": ("lewm.cli.doctor", "what this build and machine can do, and what is missing", ""),
@@ -56,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             module.add_arguments(command)
     args = parser.parse_args(argv)
     assert module is not None  # argparse has refused anything else
+    args.command_line = shlex.join(["lewm", *argv])
     try:
         return int(module.run(args) or 0)
     except KeyboardInterrupt:

@@ -111,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
             progress=bars,
             **planner_options(args),
         )
+    result.settings["command_line"] = args.command_line
     write_evaluation(result, args.out)
     return 0
 

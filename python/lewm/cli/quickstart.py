@@ -11,6 +11,7 @@ from lewm.cli.eval import ProgressBars
 from lewm.envs import ENVIRONMENTS
 from lewm.evaluation import format_table
 from lewm.quickstart import Settings, default_settings, quickstart
+from lewm.report.sources import remember_command
 from lewm.training import parse_overrides
 
 _CHANGEABLE = ("episodes", "eval_recorded", "eval_episodes", "goal_offset", "seed", "replan_every", "context")
@@ -58,9 +59,10 @@ def run(args: argparse.Namespace) -> int:
             bars.close()
             print(line, flush=True)
 
-        result = quickstart(
-            args.out or _default_folder(settings), settings, workers=args.workers, progress=bars, say=say
-        )
+        folder = args.out or _default_folder(settings)
+        folder.mkdir(parents=True, exist_ok=True)
+        remember_command(folder, args.command_line)
+        result = quickstart(folder, settings, workers=args.workers, progress=bars, say=say)
     print(format_table(result.evaluation))
     print(f"report: {result.report}")
     return 0

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from lewm.nn.objectives import OBJECTIVES
+from lewm.report.sources import remember_command
 from lewm.training import PRESETS, parse_overrides, train
 from lewm.training.config import CLONING
 
@@ -49,7 +51,13 @@ def run(args: argparse.Namespace) -> int:
         name: value for name in ("objective", "encoder") if (value := getattr(args, name)) is not None
     }
     preset = overrides.pop("preset", args.preset)
-    result = train(files[0] if files else None, preset=preset, resume=args.resume, **overrides)
+    folder = args.resume or overrides.get("out")
+    try:
+        result = train(files[0] if files else None, preset=preset, resume=args.resume, **overrides)
+        folder = result.folder
+    finally:
+        if folder and Path(folder).is_dir() and os.environ.get("RANK", "0") == "0":
+            remember_command(Path(folder), args.command_line)
     if os.environ.get("RANK", "0") == "0":
         print(f"{result.steps} steps done: {result.model_file}", file=sys.stderr)
     return 0

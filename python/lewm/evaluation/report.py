@@ -23,7 +23,8 @@ _FILMED_SIDE = 256  # pixels of a frame in the film, about
 
 
 def write_report(evaluation: Evaluation, env: GoalEnv, folder: str | Path) -> list[Path]:
-    """Writes results.json, episodes.csv, episodes.png and, if there are films, episodes.gif; returns the paths.
+    """Writes results.json, episodes.csv, episodes.png and, if there are films, plans.png and episodes.gif; returns the
+    paths.
 
     Raises:
         OSError: the folder cannot be written.
@@ -37,7 +38,8 @@ def write_report(evaluation: Evaluation, env: GoalEnv, folder: str | Path) -> li
     write_file(written[2], _picture(evaluation, env))
     films = evaluation.seeds[0].outcomes["model"].films if "model" in evaluation.agents else {}
     if films:
-        written.append(folder / "episodes.gif")
+        written += [folder / "plans.png", folder / "episodes.gif"]
+        write_file(written[-2], _plans(evaluation, films))
         write_file(written[-1], _film(evaluation, films))
     return written
 
@@ -99,6 +101,32 @@ def _picture(evaluation: Evaluation, env: GoalEnv) -> bytes:
             axis.set_title(title, fontsize=9)
             axis.set_axis_off()
     return png(figure)
+
+
+def _plans(evaluation: Evaluation, films: dict[int, list[NDArray[np.uint8]]]) -> bytes:
+    """A row per filmed task: about ten of its frames, and its goal."""
+    first = evaluation.seeds[0]
+    outcome = first.outcomes["model"]
+    spacing = max(1, evaluation.settings["budget"] // 10)
+    strips = {row: _spaced(frames, spacing) for row, frames in films.items()}
+    columns = 1 + max(len(strip) for strip in strips.values())
+    figure = new_figure(1.2 * columns, 1.45 * len(strips))
+    axes = figure.subplots(len(strips), columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for line, (row, strip) in zip(axes, strips.items(), strict=True):
+        for axis, (step, frame) in zip(line, strip, strict=False):
+            axis.imshow(frame)
+            axis.set_title("start" if step == 0 else f"step {step}", fontsize=7)
+        line[-1].imshow(first.tasks.goal_frames[row])
+        line[-1].set_title("goal: reached" if outcome.success[row] else "goal: missed", fontsize=7)
+    return png(figure)
+
+
+def _spaced(frames: list[NDArray[np.uint8]], spacing: int) -> list[tuple[int, NDArray[np.uint8]]]:
+    """(step, frame) at the first step, every ``spacing`` steps and at the end."""
+    steps = sorted({*range(0, len(frames), spacing), len(frames) - 1})
+    return [(step, frames[step]) for step in steps]
 
 
 def _film(evaluation: Evaluation, films: dict[int, list[NDArray[np.uint8]]]) -> bytes:
