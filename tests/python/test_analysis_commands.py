@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,6 +82,31 @@ def test_surprise_tests_every_perturbation(files, tmp_path, capsys):
     assert (teleport[:, 1] != none[:, 1]).all()
     assert (out / "surprise.png").read_bytes().startswith(b"\x89PNG")
     assert "| teleport | 3 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("env", "action_dim"), [("push_t", 2), ("reacher", 2), ("cube", 5)])
+def test_surprise_knows_every_environment(env, action_dim, tmp_path):
+    """Two pairs with an untrained model: both perturbations change what it sees, from the frame that they should."""
+    if env == "push_t":
+        pytest.importorskip("pymunk")
+    else:
+        for needed in ("mujoco", "dm_control", "ogbench"):
+            pytest.importorskip(needed)
+        drawing = pytest.importorskip("drawing")
+        if drawing.needs_opengl.args[0]:
+            pytest.skip("MuJoCo cannot draw here")
+    torch.manual_seed(0)
+    lewm.save(LeWM(replace(CONFIG, action_dim=action_dim)), tmp_path / "model.safetensors")
+    words = ["--pairs", "2", "--blocks", "4", "--precision", "fp32", "--out", str(tmp_path / "out")]
+    assert main(["surprise", str(tmp_path / "model.safetensors"), env, *words]) == 0
+    results = json.loads((tmp_path / "out" / "surprise.json").read_text())
+    assert [test["kind"] for test in results["tests"]] == ["colour", "teleport"]
+    assert all(test["pairs"] == 2 and 0 <= test["p"] <= 1 for test in results["tests"])
+    none = np.array(results["surprise"]["none"])
+    for kind in ("colour", "teleport"):
+        perturbed = np.array(results["surprise"][kind])
+        np.testing.assert_array_equal(perturbed[:, :1], none[:, :1])
+        assert (perturbed[:, 1] != none[:, 1]).all(), kind
 
 
 def test_decode_draws_a_strip(files, tmp_path):

@@ -237,3 +237,22 @@ def test_triton_can_be_used_after_drawing() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, f"exit status {result.returncode}: {result.stderr}"
+
+
+@needs_opengl
+def test_perturbations_show(env: ReacherEnv) -> None:
+    rng = np.random.default_rng(3)
+    env.reset(seed=3)
+    env.step(np.array([1.0, -1.0]))
+    before, state = env.render(), env.get_state()
+    env.perturb("colour", rng)
+    changed = np.abs(env.render().astype(int) - before).max(axis=-1) > 30
+    assert 0.002 < changed.mean() < 0.2, "the arm's pixels and no others"
+    np.testing.assert_array_equal(env.get_state(), state)
+    env.reset(seed=3)
+    np.testing.assert_array_equal(env.render_state(state), before)
+    env.set_state(state)
+    env.perturb("teleport", rng)
+    moved = env.get_state()
+    assert (moved[:2] != state[:2]).all() and (moved[2:] == state[2:]).all()
+    assert (env.render() != before).any()

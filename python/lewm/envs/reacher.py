@@ -29,6 +29,8 @@ __all__ = ["ReacherEnv"]
 WRIST_LIMIT = math.radians(160.0)
 _TOLERANCE = 0.05  # rad, of each joint
 _ACTION_REPEAT = 2  # physics steps of 0.02 s per environment step
+_LINKS = ("arm", "hand")  # their bodies in dm_control's model
+_OTHER_COLOUR = (0.25, 0.75, 0.35, 1.0)
 _PUBLISHED_SIZE = 224  # px: frames this large are drawn as published
 
 
@@ -56,6 +58,7 @@ class ReacherEnv(GoalEnv):
         "joint_velocity": 2,
         "fingertip_position": 2,
     }
+    perturbations: ClassVar[tuple[str, ...]] = ("colour", "teleport")
     policies: ClassVar[Mapping[str, Callable[[], Policy]]] = {
         "waypoints": WaypointPolicy,
         "reach": ReachPolicy,
@@ -91,7 +94,8 @@ class ReacherEnv(GoalEnv):
     def _render(self) -> Frame:
         mujoco.mj_kinematics(self._model, self._data)
         mujoco.mj_camlight(self._model, self._data)
-        return _renderer(self.image_size, self._published).draw(self._data)
+        colours = dict.fromkeys(_LINKS, _OTHER_COLOUR) if self._recoloured else {}
+        return _renderer(self.image_size, self._published).draw(self._data, colours)
 
     def success(self, state: NDArray[Any], goal: NDArray[Any]) -> NDArray[np.bool_]:
         """See `GoalEnv.success`; reads the two angles of a state."""
@@ -102,6 +106,10 @@ class ReacherEnv(GoalEnv):
     def sample_episode(self, rng: np.random.Generator) -> tuple[State, State]:
         """Two arms at rest with uniform angles."""
         return _resting_state(rng), _resting_state(rng)
+
+    def _teleported(self, rng: np.random.Generator) -> State:
+        """The arm at other angles; it keeps its velocities, so that nothing but the place is impossible."""
+        return np.concatenate([_resting_state(rng)[:2], self._data.qvel])
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """See `GoalEnv.columns`; ``fingertip_position`` is in metres from the shoulder."""
