@@ -203,16 +203,15 @@ void print_histogram(const std::vector<double>& sorted) {
   }
 }
 
-void print_times(const char* name, std::vector<double> times) {
+// times: sorted.
+void print_times(const char* name, const std::vector<double>& times) {
   if (times.empty()) return;
-  std::sort(times.begin(), times.end());
   double mean = 0, variance = 0;
   for (const double time : times) mean += time / static_cast<double>(times.size());
   for (const double time : times) variance += (time - mean) * (time - mean) / static_cast<double>(times.size());
   std::printf("%-22s p50 %8.3f  p99 %8.3f  p99.9 %8.3f  most %8.3f  jitter (std) %7.3f ms, of %zu\n", name,
               percentile(times, 0.5) * 1e3, percentile(times, 0.99) * 1e3, percentile(times, 0.999) * 1e3,
               times.back() * 1e3, std::sqrt(variance) * 1e3, times.size());
-  if (times.size() >= 50) print_histogram(times);
 }
 
 void measure_loop(const Source& source, const Options& options, std::int64_t load) {
@@ -244,8 +243,11 @@ void measure_loop(const Source& source, const Options& options, std::int64_t loa
 
   std::printf("%lld acts, %lld spinning threads beside them\n", static_cast<long long>(acts),
               static_cast<long long>(load));
-  print_times("acts that plan", std::move(planned));
-  print_times("acts that hand out", std::move(handed_out));
+  std::sort(planned.begin(), planned.end());
+  std::sort(handed_out.begin(), handed_out.end());
+  print_times("acts that plan", planned);
+  print_times("acts that hand out", handed_out);
+  if (!planned.empty()) print_histogram(planned);
   std::printf("allocations %ld, page faults %ld, resident memory %+.1f MB\n", more_allocations, more_faults,
               status_megabytes("VmRSS") - resident);
 }

@@ -134,7 +134,8 @@ TEST(a_long_life_leaves_no_trace) {
   std::printf("%zu acts: %ld allocations, resident memory %ld KiB %+ld KiB\n", acts, allocated, resident, grown);
   CHECK(all_acted);
   CHECK_EQ(allocated, 0L);
-  CHECK(resident > 0 && grown <= 0);
+  // A few pages of code and stacks may be seen for the first time; four bytes an act would be more than this.
+  CHECK(resident > 0 && grown <= 64);
 
   const std::string other = path + ".actions";
   CHECK(run_fresh(path, other));
