@@ -79,7 +79,7 @@ void check_ada_ln(int rows, int d) {
   const std::int64_t y_stride = lewm::round_up(d, 8);
   const Floats x = normal(rows * d, 1), modulation = normal(2 * 6 * d, 2, 0.5f);
   std::vector<std::int32_t> row(size(rows));
-  std::vector<const float*> pointers(size(rows));
+  std::vector<const void*> pointers(size(rows));
   for (int r = 0; r < rows; ++r) {
     row[size(r)] = r % 2;
     pointers[size(r)] = modulation.data() + r % 2 * 6 * d;
