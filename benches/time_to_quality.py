@@ -98,7 +98,7 @@ def plot(points: list[Point], path: str) -> None:
     """Cost against time, one line per curve, and the published setting's cost within 1%."""
     figure = new_figure(8, 5)
     axes = figure.subplots()
-    for curve in CURVES:
+    for curve in dict.fromkeys(point.curve for point in points):
         own = [point for point in points if point.curve == curve]
         axes.plot(
             [p.seconds * 1e3 for p in own], [p.cost for p in own], marker="o", markersize=3, label=curve
