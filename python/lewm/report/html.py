@@ -41,10 +41,10 @@ section { background: var(--paper); border: 1px solid var(--line); border-radius
   margin-bottom: 18px; }
 p { margin: 0 0 12px; max-width: 78ch; }
 .soft, figcaption { color: var(--soft); font-size: 14px; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: 12px; margin-top: 18px; }
-.tile { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 12px 16px; }
-.tile b { display: block; font-size: 22px; font-weight: 650; overflow-wrap: anywhere; }
-.tile span { color: var(--soft); font-size: 13px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(145px, 1fr)); gap: 12px; margin-top: 18px; }
+.tile { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px; }
+.tile b { display: block; font-size: 21px; font-weight: 650; overflow-wrap: anywhere; }
+.tile span { color: var(--soft); font-size: 13px; line-height: 1.35; display: block; }
 figure { margin: 12px 0 16px; overflow-x: auto; }
 figure img { max-width: 100%; height: auto; display: block; border-radius: 4px; }
 figcaption { margin-top: 6px; max-width: 78ch; }

@@ -21,7 +21,7 @@ _BASELINE = "#9aa5b1"
 _RESULTS_PICTURES = (
     (
         "plans.png",
-        "Plans, carried out: the real frames after each action block, and the goal that was shown.",
+        "Plans, carried out: real frames from start to end, and the goal that was shown.",
     ),
     ("episodes.gif", "The same tasks as a film, each beneath its goal."),
     ("episodes.png", "Start, goal and end of the first strict tasks."),
@@ -110,6 +110,8 @@ def _evaluation(sources: Sources, path: Path) -> str:
                 ]
             )
     head = ["protocol", "agent", "success", "", "95% interval", "tasks", "seeds: mean ± std"]
+    if len(settings["seeds"]) == 1:
+        head, rows = head[:-1], [row[:-1] for row in rows]
     facts = (
         f"{settings['env']}, goals {settings['goal_offset']} steps away, {settings['budget']} steps to reach them, "
         f"{len(settings['seeds'])} seed(s). {_planner_words(settings)}"
