@@ -242,5 +242,6 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":  # a process whose start is measured
-    _Loop(**json.loads(sys.argv[1])).step()
+    loop = _Loop(**json.loads(sys.argv[1]))  # stays alive: its memory is measured
+    loop.step()
     print(time.clock_gettime(time.CLOCK_MONOTONIC), _resident_mb())
