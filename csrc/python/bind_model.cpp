@@ -73,25 +73,32 @@ std::shared_ptr<ModelHandle> open(const std::string& path, const std::string& pr
                                        device);
 }
 
-template <class Pixel>
-void encode(ModelHandle& handle, Input<Pixel> frames, Output<float> latents) {
+// Arrays in the host's memory, and in a GPU's.
+template <class T>
+using OnCpu = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+template <class T>
+using OnGpu = nb::ndarray<T, nb::c_contig, nb::device::cuda>;
+
+void* stream_of(std::uintptr_t stream) { return reinterpret_cast<void*>(stream); }
+
+template <class Frames, class Latents>
+void encode(ModelHandle& handle, Frames frames, Latents latents, std::uintptr_t stream) {
   const Config& config = handle.model()->config();
   check_rank("frames", frames, 4);
   const std::int64_t n = size_of(frames, 0), size = config.image_size;
-  if constexpr (sizeof(Pixel) == 1) {
+  if constexpr (sizeof(*frames.data()) == 1) {
     check_shape("frames", frames, {n, size, size, 3});
   } else {
     check_shape("frames", frames, {n, 3, size, size});
   }
   check_shape("out", latents, {n, config.latent_dim});
   const nb::gil_scoped_release release;
-  handle.encode(frames.data(), n, latents.data());
+  handle.encode(frames.data(), n, latents.data(), stream_of(stream));
 }
 
-using Past = std::optional<Input<float>>;
-
-ModelHandle::Candidates candidates_of(const Config& config, const Input<float>& latents, const Input<float>& actions,
-                                      const Past& past) {
+template <class Array>
+ModelHandle::Candidates candidates_of(const Config& config, const Array& latents, const Array& actions,
+                                      const std::optional<Array>& past) {
   check_rank("latents", latents, 3);
   check_rank("actions", actions, 4);
   const std::int64_t problems = size_of(latents, 0), context = size_of(latents, 1);
@@ -113,38 +120,54 @@ ModelHandle::Candidates candidates_of(const Config& config, const Input<float>& 
           horizon};
 }
 
-void rollout(ModelHandle& handle, Input<float> latents, Input<float> actions, Past past, Output<float> out) {
+template <class Array, class Out>
+void rollout(ModelHandle& handle, Array latents, Array actions, std::optional<Array> past, Out out,
+             std::uintptr_t stream) {
   const auto candidates = candidates_of(handle.model()->config(), latents, actions, past);
   check_shape("out", out,
               {candidates.problems, candidates.samples, candidates.horizon, handle.model()->config().latent_dim});
   const nb::gil_scoped_release release;
-  handle.rollout(candidates, out.data());
+  handle.rollout(candidates, out.data(), stream_of(stream));
 }
 
-void cost(ModelHandle& handle, Input<float> latents, Input<float> goal, Input<float> actions, Past past,
-          Output<float> out) {
+template <class Array, class Out>
+void cost(ModelHandle& handle, Array latents, Array goal, Array actions, std::optional<Array> past, Out out,
+          std::uintptr_t stream) {
   const auto candidates = candidates_of(handle.model()->config(), latents, actions, past);
   check_shape("goal", goal, {candidates.problems, handle.model()->config().latent_dim});
   check_shape("out", out, {candidates.problems, candidates.samples});
   const nb::gil_scoped_release release;
-  handle.cost(candidates, goal.data(), out.data());
+  handle.cost(candidates, goal.data(), out.data(), stream_of(stream));
+}
+
+// Adds encode, rollout and cost for arrays of one kind of memory; `stream` orders work on a GPU (0: the model's own).
+template <template <class> class Array>
+void bind_functions(nb::class_<ModelHandle>& model) {
+  model
+      .def("encode", &encode<Array<const std::uint8_t>, Array<float>>, nb::arg("frames").noconvert(),
+           nb::arg("out").noconvert(), nb::arg("stream") = 0)
+      .def("encode", &encode<Array<const float>, Array<float>>, nb::arg("frames").noconvert(),
+           nb::arg("out").noconvert(), nb::arg("stream") = 0)
+      .def("rollout", &rollout<Array<const float>, Array<float>>, nb::arg("latents").noconvert(),
+           nb::arg("actions").noconvert(), nb::arg("past").noconvert().none(), nb::arg("out").noconvert(),
+           nb::arg("stream") = 0)
+      .def("cost", &cost<Array<const float>, Array<float>>, nb::arg("latents").noconvert(), nb::arg("goal").noconvert(),
+           nb::arg("actions").noconvert(), nb::arg("past").noconvert().none(), nb::arg("out").noconvert(),
+           nb::arg("stream") = 0);
 }
 
 }  // namespace
 
 void bind_model(nb::module_& module) {
-  nb::class_<ModelHandle>(module, "Model")
+  nb::class_<ModelHandle> model(module, "Model");
+  bind_functions<OnCpu>(model);
+  bind_functions<OnGpu>(model);
+  model
       .def_static("create", &create, nb::arg("config"), nb::arg("tensors"), nb::arg("pixel_mean"), nb::arg("pixel_std"),
                   nb::arg("action_mean"), nb::arg("action_std"), nb::arg("precision"), nb::arg("threads"),
                   nb::arg("isa") = "", nb::arg("device") = -1)
       .def_static("open", &open, nb::arg("path"), nb::arg("precision"), nb::arg("threads"), nb::arg("isa") = "",
                   nb::arg("device") = -1)
-      .def("encode", &encode<std::uint8_t>, nb::arg("frames").noconvert(), nb::arg("out").noconvert())
-      .def("encode", &encode<float>, nb::arg("frames").noconvert(), nb::arg("out").noconvert())
-      .def("rollout", &rollout, nb::arg("latents").noconvert(), nb::arg("actions").noconvert(),
-           nb::arg("past").noconvert().none(), nb::arg("out").noconvert())
-      .def("cost", &cost, nb::arg("latents").noconvert(), nb::arg("goal").noconvert(), nb::arg("actions").noconvert(),
-           nb::arg("past").noconvert().none(), nb::arg("out").noconvert())
       .def_prop_ro("config", [](const ModelHandle& handle) { return config_to_json(handle.model()->config()); })
       .def_prop_ro("precision",
                    [](const ModelHandle& handle) { return std::string(precision_name(handle.model()->precision())); })

@@ -71,5 +71,6 @@ void bind_model(nb::module_& module);
 void bind_planner(nb::module_& module);
 void bind_peak(nb::module_& module);
 void bind_sigreg(nb::module_& module);
+void bind_cuda_sigreg(nb::module_& module);
 
 }  // namespace lewm::python

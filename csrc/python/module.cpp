@@ -44,4 +44,5 @@ NB_MODULE(_core, module) {
   lewm::python::bind_planner(module);
   lewm::python::bind_peak(module);
   lewm::python::bind_sigreg(module);
+  lewm::python::bind_cuda_sigreg(module);
 }
