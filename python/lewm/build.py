@@ -8,7 +8,7 @@ from typing import Any
 from lewm._version import __version__
 from lewm.errors import Error
 
-__all__ = ["build_info", "choose_device", "choose_precision", "cmake_dir", "get_include"]
+__all__ = ["build_info", "choose_device", "choose_precision", "choose_weights", "cmake_dir", "get_include"]
 
 PRECISIONS = ("fp32", "bf16", "int8")
 
@@ -18,12 +18,13 @@ def build_info() -> dict[str, Any]:
 
     Returns a dict: ``version``; ``isas_built``, ``isas_available`` (lists of instruction-set names), ``isa`` (the one
     in use); ``threads`` (cores available to this process); ``precisions`` (of the instruction set in use),
-    ``precision`` (what ``precision="auto"`` means here) and ``precision_reason``; ``cuda`` (whether the CUDA backend
-    is installed).
+    ``precision`` (what ``precision="auto"`` means here) and ``precision_reason``; ``cuda`` (whether ``device="cuda"``
+    works), ``cuda_reason`` (why not, and what to do) and ``cuda_module`` (where the CUDA module is or was looked for).
     """
     from lewm import _core
 
     precision, reason = choose_precision("auto")
+    gpus, cuda_reason, cuda_module = _core.cuda_module()
     return {
         "version": __version__,
         "isas_built": _core.isas_built(),
@@ -33,7 +34,9 @@ def build_info() -> dict[str, Any]:
         "precisions": _core.precisions(_core.active_isa()),
         "precision": precision,
         "precision_reason": reason,
-        "cuda": False,
+        "cuda": gpus > 0,
+        "cuda_reason": cuda_reason,
+        "cuda_module": cuda_module,
     }
 
 
@@ -58,14 +61,45 @@ def choose_precision(precision: str, isa: str = "") -> tuple[str, str]:
     return "fp32", f"{isa} has no bf16 dot products here"
 
 
-def choose_device(device: str) -> None:
-    """Raises ValueError for an unknown device, lewm.Error for one that this installation cannot use."""
-    if device == "cuda":
-        raise Error(
-            "device: 'cuda' needs the CUDA backend, which this installation does not have; use device='cpu'"
-        )
-    if device != "cpu":
-        raise ValueError(f"device: expected 'cpu' or 'cuda', got {device!r}")
+def choose_device(device: str) -> int:
+    """The GPU that "cuda" (the first) or "cuda:N" means; -1 for "cpu".
+
+    Raises:
+        ValueError: an unknown device. lewm.Error: one that this installation or machine cannot use, and what to do.
+    """
+    from lewm import _core
+
+    if device == "cpu":
+        return -1
+    kind, colon, index = device.partition(":")
+    if kind != "cuda" or (colon and not index.isdecimal()):
+        raise ValueError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got {device!r}")
+    gpus, reason, _ = _core.cuda_module()
+    if gpus == 0:
+        raise Error(f"device: {device!r} is not available: {reason}")
+    number = int(index or 0)
+    if number >= gpus:
+        raise Error(f"device: expected a GPU of 0..{gpus - 1}, got {device!r}")
+    return number
+
+
+def choose_weights(precision: str, isa: str, device: int) -> tuple[str, str]:
+    """The precision that a model computes with, and the one that its weights are packed in for the CPU.
+
+    A GPU computes in bf16, from weights that the CPU holds in bf16 where it can.
+
+    Raises:
+        ValueError: no such precision, or not on this device.
+    """
+    from lewm import _core
+
+    if device < 0:
+        chosen, _ = choose_precision(precision, isa)
+        return chosen, chosen
+    if precision not in ("auto", "bf16"):
+        raise ValueError(f"precision: expected auto or bf16 with device='cuda', got {precision!r}")
+    packed = "bf16" if "bf16" in _core.precisions(isa or _core.active_isa()) else "fp32"
+    return "bf16", packed
 
 
 def get_include() -> str:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from lewm import _core
 from lewm.arrays import as_array, finite
-from lewm.build import choose_device, choose_precision
+from lewm.build import choose_device, choose_weights
 from lewm.checkpoint.contents import Checkpoint, Scaling
 from lewm.checkpoint.files import is_deployment_file, read_checkpoint
 from lewm.config import LeWMConfig
+from lewm.device_arrays import DeviceArrays, on_gpu
 
 __all__ = ["Model", "load", "thread_count"]
 
@@ -37,7 +38,7 @@ def load(
         precision: "fp32" (the reference), "bf16", "int8", or "auto": the fastest that keeps the published model's
             accuracy on this CPU (``lewm doctor`` says which).
         threads: of encode, rollout and cost; None: one per core available to this process.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" or "cuda:N"; a GPU computes in bf16 and needs the CUDA module (``lewm doctor``).
         isa: forces an instruction set ("scalar", "avx2", "avx512", "amx", "neon"); None: the environment variable
             LEWM_ISA, else the best that this CPU has.
         frame_skip: environment steps in an action block, which published folders do not record: by default 5 where
@@ -49,13 +50,20 @@ def load(
             the precision, instruction set or device.
         ValueError: an argument is out of range.
     """
-    choose_device(device)
-    precision, _ = choose_precision(precision, isa or "")
+    gpu = choose_device(device)
+    _, packed = choose_weights(precision, isa or "", gpu)
     count = thread_count(threads)
     if is_deployment_file(path) and frame_skip is None:
-        core = _core.Model.open(os.fspath(path), precision, count, isa or "")
-        return Model(core, Path(path))
-    return Model.from_checkpoint(read_checkpoint(path, frame_skip), precision, threads, isa=isa)
+        core = _core.Model.open(os.fspath(path), packed, count, isa or "", **_placed(gpu))
+        return Model(core, Path(path), device)
+    return Model.from_checkpoint(
+        read_checkpoint(path, frame_skip), precision, threads, isa=isa, device=device
+    )
+
+
+def _placed(gpu: int) -> dict[str, int]:
+    """The core's device argument: none for the CPU."""
+    return {} if gpu < 0 else {"device": gpu}
 
 
 def thread_count(threads: int | None) -> int:
@@ -72,12 +80,15 @@ class Model:
 
     Letters in shapes: n frames; B problems, C context frames (1..history), S candidates, H action blocks, D =
     ``config.latent_dim``, A = ``config.block_dim``. Arrays may be numpy arrays or anything with ``__dlpack__`` on the
-    CPU; actions are standardised (see ``standardise``).
+    CPU; actions are standardised (see ``standardise``). With a GPU, ``encode``, ``rollout`` and ``cost`` also take
+    arrays in its memory (torch, CuPy, anything with ``__dlpack__``; all arguments of a call alike): they are read in
+    place, the work is ordered on the caller's current stream, and the result is a torch tensor, or a CuPy array, there.
     """
 
-    def __init__(self, core: _core.Model, origin: Path | Checkpoint) -> None:
+    def __init__(self, core: _core.Model, origin: Path | Checkpoint, device: str = "cpu") -> None:
         self._core = core
         self._origin = origin
+        self._device = device
         self._config = LeWMConfig.from_dict(json.loads(core.config))
 
     @classmethod
@@ -88,9 +99,11 @@ class Model:
         threads: int | None = None,
         *,
         isa: str | None = None,
+        device: str = "cpu",
     ) -> Model:
         """A model from tensors in memory (``lewm.checkpoint.Checkpoint``); the arguments are those of ``lewm.load``."""
-        precision, _ = choose_precision(precision, isa or "")
+        gpu = choose_device(device)
+        _, packed = choose_weights(precision, isa or "", gpu)
         actions = checkpoint.action_scaling or {"mean": [], "std": []}
         core = _core.Model.create(
             config=checkpoint.config.to_json(),
@@ -99,17 +112,18 @@ class Model:
             pixel_std=checkpoint.preprocessing["std"],
             action_mean=actions["mean"],
             action_std=actions["std"],
-            precision=precision,
+            precision=packed,
             threads=thread_count(threads),
             isa=isa or "",
+            **_placed(gpu),
         )
-        return cls(core, checkpoint)
+        return cls(core, checkpoint, device)
 
     def __repr__(self) -> str:
         return (
             f"<lewm.Model image {self.config.image_size}, latent {self.config.latent_dim}, "
-            f"block {self.config.frame_skip} x {self.config.action_dim}, {self.precision}, {self.isa}, "
-            f"{self.threads} threads>"
+            f"block {self.config.frame_skip} x {self.config.action_dim}, {self.precision}, "
+            + (f"{self.isa}, {self.threads} threads>" if self.device == "cpu" else f"{self.device}>")
         )
 
     @property
@@ -120,7 +134,12 @@ class Model:
     @property
     def precision(self) -> str:
         """ "fp32", "bf16" or "int8"."""
-        return self._core.precision
+        return self._core.precision if self._device == "cpu" else "bf16"
+
+    @property
+    def device(self) -> str:
+        """ "cpu", "cuda" or "cuda:N": what encodes, rolls out and plans."""
+        return self._device
 
     @property
     def isa(self) -> str:
@@ -155,7 +174,7 @@ class Model:
             return self._origin
         return read_checkpoint(self._origin)
 
-    def encode(self, frames: Any) -> NDArray[np.float32]:
+    def encode(self, frames: Any) -> Any:
         """Latents (n, D) float32 of frames.
 
         Args:
@@ -165,12 +184,14 @@ class Model:
         Raises:
             TypeError: another element type. ValueError: another shape, no frame, or NaN.
         """
+        if on_gpu(frames):
+            return DeviceArrays(self._core, self._device, self._config).encode(frames)
         frames = as_frames("frames", frames, ("n",), self.config.image_size)
         latents = np.empty((len(frames), self.config.latent_dim), np.float32)
         self._core.encode(frames, latents)
         return latents
 
-    def rollout(self, latents: Any, actions: Any, past_actions: Any = None) -> NDArray[np.float32]:
+    def rollout(self, latents: Any, actions: Any, past_actions: Any = None) -> Any:
         """Predicted latents (B, S, H, D) float32 after each block of every candidate (arXiv 2603.19312, section 3).
 
         Args:
@@ -181,12 +202,15 @@ class Model:
         Raises:
             TypeError: another element type. ValueError: another shape, empty, or NaN.
         """
+        if on_gpu(actions):
+            arrays = DeviceArrays(self._core, self._device, self._config)
+            return arrays.rollout(latents, actions, past_actions)
         latents, actions, past = self._check_candidates(latents, actions, past_actions)
         predicted = np.empty((*actions.shape[:3], self.config.latent_dim), np.float32)
         self._core.rollout(latents, actions, past, predicted)
         return predicted
 
-    def cost(self, latents: Any, goal: Any, actions: Any, past_actions: Any = None) -> NDArray[np.float32]:
+    def cost(self, latents: Any, goal: Any, actions: Any, past_actions: Any = None) -> Any:
         """Costs (B, S) float32: squared distance, summed over D, of a candidate's last latent to the goal's.
 
         Args:
@@ -195,6 +219,9 @@ class Model:
         Raises:
             TypeError: another element type. ValueError: another shape, empty, or NaN.
         """
+        if on_gpu(actions):
+            arrays = DeviceArrays(self._core, self._device, self._config)
+            return arrays.cost(latents, goal, actions, past_actions)
         latents, actions, past = self._check_candidates(latents, actions, past_actions)
         goal = finite("goal", as_array("goal", goal, np.float32, (len(latents), self.config.latent_dim)))
         costs = np.empty(actions.shape[:2], np.float32)

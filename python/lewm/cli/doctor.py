@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     _line("threads", str(core["threads"]))
     _line("precisions", ", ".join(core["precisions"]))
     _line("precision auto", f"{core['precision']}: {core['precision_reason']}")
-    _line("CUDA backend", "installed" if core["cuda"] else "not installed: planning runs on the CPU")
+    _line("CUDA backend", core["cuda_module"] if core["cuda"] else f"not usable: {core['cuda_reason']}")
     _line("NVIDIA GPUs", str(facts["gpu"]["nvidia"]))
     print("\npackages")
     for name, package in facts["packages"].items():

@@ -1,7 +1,8 @@
 """SIGReg, the Sketched Isotropic Gaussian Regulariser (LeJEPA, arXiv 2511.08544), as torch operators.
 
-CPU tensors in float32 or bfloat16 go to the compiled kernels, everything else (other devices, float64, a copy of lewm
-without its extension) to `lewm.nn.sigreg_plain`, with the same results: directions depend on the seed alone. The
+CPU tensors in float32 or bfloat16 go to the compiled kernels, CUDA tensors to those of the CUDA module where it works
+(`lewm.nn.sigreg_cuda`), everything else (other devices, float64, a copy of lewm without its extension) to
+`lewm.nn.sigreg_plain`, with the same results: directions depend on the seed alone. The
 operators work under ``torch.compile``; they refuse ``vmap`` and a second derivative.
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lewm.nn import sigreg_cuda
 from lewm.nn import sigreg_plain as plain
 
 try:
@@ -286,6 +288,29 @@ def _sigreg_cpu(z, directions, seed, num_proj, knots, t_max, sums, total, gradie
     return plain.statistic(sums, total, t_max).to(torch.float32), gradient
 
 
+def _sums_cuda(z, directions, seed, num_proj, knots, t_max):
+    if z.dtype not in _COMPILED_DTYPES or not sigreg_cuda.available():
+        return _sums_plain(z, directions, seed, num_proj, knots, t_max)
+    with torch.cuda.device_of(z):
+        return sigreg_cuda.sums(z, _directions(z, directions, seed, num_proj), knots, t_max)
+
+
+def _sigreg_cuda(z, directions, seed, num_proj, knots, t_max, sums, total, gradient_scale, needs_gradient):
+    if z.dtype not in _COMPILED_DTYPES or not sigreg_cuda.available():
+        return _sigreg_plain(
+            z, directions, seed, num_proj, knots, t_max, sums, total, gradient_scale, needs_gradient
+        )
+    with torch.cuda.device_of(z):
+        u = _directions(z, directions, seed, num_proj)
+        if sums is None:
+            sums, total = sigreg_cuda.sums(z, u, knots, t_max), z.shape[1]
+        count = float(total)
+        value = sigreg_cuda.statistic(sums, count, t_max).to(torch.float32)
+        if not needs_gradient:
+            return value, value.new_empty(0)
+        return value, sigreg_cuda.gradient(z, u, sums, count, t_max, gradient_scale)
+
+
 def _backward_plain(grad, gradient, dtype):
     return (grad * gradient).to(dtype)
 
@@ -328,8 +353,10 @@ def _refuse_vmap(info, in_dims, *args):
 
 torch.library.impl("lewm::sigreg_sums", "default", _sums_plain)
 torch.library.impl("lewm::sigreg_sums", "cpu", _sums_cpu)
+torch.library.impl("lewm::sigreg_sums", "cuda", _sums_cuda)
 torch.library.impl("lewm::sigreg", "default", _sigreg_plain)
 torch.library.impl("lewm::sigreg", "cpu", _sigreg_cpu)
+torch.library.impl("lewm::sigreg", "cuda", _sigreg_cuda)
 torch.library.impl("lewm::sigreg_backward", "default", _backward_plain)
 torch.library.register_autograd("lewm::sigreg", _backward, setup_context=_save_gradient)
 torch.library.register_autograd("lewm::sigreg_backward", _refuse_second_derivative)
