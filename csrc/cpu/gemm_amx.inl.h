@@ -66,16 +66,15 @@ template <bool Lower>
 constexpr int kSlots = Lower ? 8 : 5;
 
 struct NothingElse {
-  LEWM_METHOD void step(const char*, std::int64_t) {}
+  LEWM_METHOD void step() {}
   template <int kSlot, int kCount>
   LEWM_METHOD void slot() {
     space_out();
   }
 };
 
-// What the rest of the core does between tile instructions: the epilogue of the block before, a row a slot; and
-// fetching, a few cache lines a slot, the next panel of weights into the second-level cache and the input of a later
-// step into the first.
+// What the rest of the core does between tile instructions: the epilogue of the block before, a row a slot, and
+// fetching the next panel of weights into the second-level cache, a cache line a slot.
 template <Precision P, Activation A, class Element>
 class Meanwhile {
  public:
@@ -103,10 +102,7 @@ class Meanwhile {
     fetch_ = from;
     fetch_end_ = to;
   }
-  // ahead: a later step's input, [kBlockHeight] rows, stride in bytes.
-  LEWM_METHOD void step(const char* ahead, std::int64_t stride) {
-    ahead_ = ahead;
-    stride_ = stride;
+  LEWM_METHOD void step() {
     fetching_ = fetch_;
     fetch_ = fetch_ < fetch_end_ ? fetch_ + kSlots<true> * kLineBytes : fetch_;
     rows_ = 0;
@@ -117,7 +113,6 @@ class Meanwhile {
   template <int kSlot, int kCount>
   LEWM_METHOD void slot() {
     __builtin_prefetch(fetching_ + kSlot * kLineBytes, 0, 2);
-    for (std::int64_t i = 0; i < kBlockHeight / kSlots<true>; ++i, ahead_ += stride_) __builtin_prefetch(ahead_);
     if (rows_ <= kSlot) return space_out();
     finish_one();
     if constexpr (kSlot + 1 == kCount) {
@@ -140,7 +135,7 @@ class Meanwhile {
                                 ColumnTerms<P>(w_, column_ + kLanes), x_scale_, kMayAdd ? e_ : none, y_, y_stride_);
       const Element* next = static_cast<Element*>(y_) + row_ * y_stride_ + column_ + kTileColumns;
       __builtin_prefetch(next, 1, 2);
-      if constexpr (kMayAdd) __builtin_prefetch(next + kLanes, 1, 2);
+      if constexpr (sizeof(Element) == sizeof(float)) __builtin_prefetch(next + kLanes, 1, 2);
     } else {
       finish_part(product_, {row_, 1, column_, columns_}, x_scale_, w_, e_, y_, y_stride_);
     }
@@ -167,8 +162,6 @@ class Meanwhile {
   const char* fetch_ = nullptr;
   const char* fetch_end_ = nullptr;
   const char* fetching_ = nullptr;  // in this step
-  const char* ahead_ = nullptr;
-  std::int64_t stride_ = 0;
 };
 
 // product: [block rows, kTileColumns] (row stride in words) <- rows of a times one panel.
@@ -177,7 +170,6 @@ LEWM_INLINE void multiply_tiles(const char* a, std::int64_t stride, const char* 
                                 std::uint32_t* product, std::int64_t product_stride, Work& meanwhile) {
   constexpr std::int64_t kPanelRow = kTileColumns * 4, kTileBytes = 64;  // bytes
   constexpr int kCount = kSlots<Lower>;
-  constexpr std::int64_t kAhead = 4;  // steps
   const char* lower = a + kTileHeight * stride;
   _tile_zero(0);
   _tile_zero(1);
@@ -186,9 +178,7 @@ LEWM_INLINE void multiply_tiles(const char* a, std::int64_t stride, const char* 
     _tile_zero(3);
   }
   for (std::int64_t s = 0; s < steps; ++s) {
-    const std::int64_t later = s + kAhead;
-    meanwhile.step(later < steps ? a + later * kTileBytes : a + kBlockHeight * stride + (later - steps) * kTileBytes,
-                   stride);
+    meanwhile.step();
     _tile_loadd(4, a + s * kTileBytes, stride);
     meanwhile.template slot<0, kCount>();
     _tile_loadd(6, panel, kPanelRow);
