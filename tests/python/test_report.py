@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import lewm
 from lewm.cli import main
 from lewm.report import write_html
 from lewm.report.html import interval_bar, table
+from train_helpers import write_episodes, write_settings
 
 RATE = {
     "successes": 30,
@@ -167,3 +169,16 @@ def test_text_is_escaped_and_bars_are_to_scale():
     assert "<b>" not in table(["<b>"], [["<b>"]])
     bar = interval_bar(0.5, 0.25, 0.75)
     assert 'rect width="120.0"' in bar and "M60.0 9H180.0" in bar
+
+
+def test_trainings_remember_their_commands(tmp_path):
+    data, run = write_episodes(tmp_path / "data.h5"), tmp_path / "run"
+    settings = write_settings(tmp_path / "settings.yaml", data=str(data), steps=2)
+    first = ["train", str(settings), "--objective", "none", f"out={run}"]
+    assert main(first) == 0
+    assert main(["train", "--resume", str(run), "steps=3"]) == 0
+    assert main(["train", str(settings), f"out={tmp_path / 'other'}", "batch_size=0"]) == 1
+    assert not (tmp_path / "other").exists(), "a refused command left a folder"
+    page = Page(write_html(run).read_text())
+    assert shlex.join(["lewm", *first]) in page.text and f"lewm train --resume {run} steps=3" in page.text
+    assert "objective none" in page.text

@@ -56,7 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"lewm {name} needs {error.name}{hint}", file=sys.stderr)
                 return 1
             module.add_arguments(command)
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    if rest and hasattr(args, "settings") and not any(word.startswith("-") for word in rest):
+        args.settings += rest  # argparse leaves over the words of a list that stand behind an option
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     assert module is not None  # argparse has refused anything else
     args.command_line = shlex.join(["lewm", *argv])
     try:
