@@ -20,8 +20,11 @@ if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
   set(lewm_cuda_architectures AUTO)
   set(CMAKE_CUDA_ARCHITECTURES 80-real)  # of the compiler check
 endif()
-set(CMAKE_CUDA_STANDARD 20)
 enable_language(CUDA)
+if(NOT CMAKE_CUDA20_EXTENSION_COMPILE_OPTION)  # CMake 3.25 does not know that nvcc 12 has C++20
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+endif()
 if(lewm_cuda_architectures STREQUAL "AUTO")
   if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
     set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90-real 100-real 120)
@@ -38,7 +41,7 @@ target_include_directories(lewm_cuda PRIVATE csrc ${CMAKE_CUDA_TOOLKIT_INCLUDE_D
 target_compile_definitions(lewm_cuda PRIVATE LEWM_VERSION_STRING="${LEWM_VERSION}")
 # No contraction: candidates and refits have the CPU's bits; tensor cores and explicit fmaf are what is fast.
 target_compile_options(lewm_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-fmad=false>)
-set_target_properties(lewm_cuda PROPERTIES
+set_target_properties(lewm_cuda PROPERTIES CUDA_STANDARD 20 CUDA_EXTENSIONS OFF
   CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden CXX_VISIBILITY_PRESET hidden LINKER_LANGUAGE CUDA)
 target_link_options(lewm_cuda PRIVATE -Xlinker --exclude-libs=ALL)
 

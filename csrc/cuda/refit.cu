@@ -16,7 +16,6 @@ __global__ void __launch_bounds__(kThreads) select_elites_kernel(const SelectEli
   const int problem = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
   const float* cost = a.cost + std::int64_t{problem} * a.samples;
   for (int i = thread; i < padded; i += kThreads) {
-    if (i >= a.samples && LEWM_FAULT(kUninitialisedShared)) continue;
     keys[i] = i < a.samples ? sort_key(cost[i], i) : kNever;
   }
   for (int size = 2; size <= padded; size *= 2) {
@@ -90,7 +89,7 @@ __global__ void __launch_bounds__(kThreads) refit_softmax_kernel(const Refit a) 
   const float* cost = a.cost + std::int64_t{problem} * a.samples;
   const std::int32_t* elites = a.elites + std::int64_t{problem} * a.k;
   const double least = static_cast<double>(cost[elites[0]]);
-  for (int i = thread; i < a.samples; i += kThreads) weights[i] = 0.0f;
+  for (int i = thread; i < a.samples && !LEWM_FAULT(kUninitialisedShared); i += kThreads) weights[i] = 0.0f;
   sync_block();
   for (int i = thread; i < found; i += kThreads) {
     const double excess = static_cast<double>(cost[elites[i]]) - least;

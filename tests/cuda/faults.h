@@ -14,7 +14,7 @@
       fault(kSoftmaxRescale)      /* window attention: earlier keys keep their scale */     \
       fault(kKeyBeyondEnd)        /* full attention: one key too many */                    \
       fault(kTieToHigherIndex)    /* equal costs: the higher index wins */                  \
-      fault(kUninitialisedShared) /* the elite sort's padding is not written */             \
+      fault(kUninitialisedShared) /* softmax weights of candidates that do not count */     \
       fault(kPhiloxCounter)       /* noise of the next iteration */                         \
       fault(kBiasedStd)           /* divisor k instead of k - 1 */                          \
       fault(kLastKnotWeight)      /* SIGReg: the trapezoid rule's last knot counts twice */ \

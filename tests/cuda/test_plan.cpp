@@ -68,6 +68,10 @@ TEST(cem_plans_have_the_bytes_of_the_cpu) {
   schedule() = {};
   const Both both(f, small_options(Method::cem), f.request(1, 1));
   expect_same_plan(both, true);
+  // An iteration: sample, 3 for the blocks, per step 4 and per layer 6, 8, 8 and 9 (8 in the last), cost, elites, refit,
+  // close. Before and after: begin, and the rollout of the mean with its cost.
+  const int rollout = 3 + 4 * 4 + 2 * (6 + 8 + 8) + (9 + 8) + 1;
+  CHECK_EQ(cuda::host::counts().kernels, (rollout + 4) + 1 + rollout);
   CHECK_EQ(cuda::host::counts().graphs, 3);            // one an iteration
   CHECK_EQ(cuda::host::counts().synchronisations, 1);  // at the end
 }
@@ -87,6 +91,17 @@ TEST(batches_of_problems_with_context_bounds_and_a_warm_start) {
   request.warm_start = warm.data();
   request.warm_blocks = 2;
   expect_same_plan(Both(f, options, request), true);
+}
+
+TEST(icem_plans_have_the_bytes_of_the_cpu) {
+  const Fixture f(device_config());
+  schedule() = {};
+  PlannerOptions options = small_options(Method::icem);
+  options.kept_elites = 2;
+  options.seed = 1;  // costs of elites far enough apart for bf16
+  options.return_best = true;
+  options.cost_mode = CostMode::discounted;
+  expect_same_plan(Both(f, options, f.request(2, 1)), true);
 }
 
 TEST(mppi_plans_agree_with_the_cpu) {
