@@ -43,6 +43,6 @@ target_compile_definitions(lewm_cuda PRIVATE LEWM_VERSION_STRING="${LEWM_VERSION
 target_compile_options(lewm_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-fmad=false>)
 set_target_properties(lewm_cuda PROPERTIES CUDA_STANDARD 20 CUDA_EXTENSIONS OFF
   CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden CXX_VISIBILITY_PRESET hidden LINKER_LANGUAGE CUDA)
-target_link_options(lewm_cuda PRIVATE -Xlinker --exclude-libs=ALL)
+target_link_options(lewm_cuda PRIVATE LINKER:--exclude-libs,ALL)  # not the runtime of somebody else in the process
 
 install(TARGETS lewm_cuda LIBRARY DESTINATION ${lewm_lib_dir} COMPONENT runtime)

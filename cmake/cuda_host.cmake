@@ -51,5 +51,5 @@ if(LEWM_CUDA_COVERAGE)
   add_custom_target(cuda_coverage
     COMMAND ${CMAKE_CTEST_COMMAND} -R "^cuda_test" --output-on-failure
     COMMAND ${CMAKE_COMMAND} -DFOLDER=$<TARGET_FILE_DIR:lewm_cuda_host>/CMakeFiles/lewm_cuda_host.dir
-            -DSOURCES=${PROJECT_SOURCE_DIR}/csrc/cuda -P ${PROJECT_SOURCE_DIR}/cmake/cuda_coverage.cmake)
+            -P ${PROJECT_SOURCE_DIR}/cmake/cuda_coverage.cmake)
 endif()

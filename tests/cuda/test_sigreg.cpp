@@ -3,8 +3,12 @@
 #include <vector>
 
 #include "check.h"
+#include "cpu/sigreg.h"
 #include "cuda/device.cuh"
 #include "cuda/sigreg.cuh"
+#include "cuda/table.h"
+
+extern "C" const lewm::cuda::Table* lewm_cuda_table();
 
 using namespace lewm::cuda;
 
@@ -74,6 +78,44 @@ void check_sigreg(int batch, int projections, Knots knots, int splits, float sca
   }
 }
 
+// Sums, statistic and gradient of whole batches, as the module's table gives them, against the CPU's.
+void check_batches(int steps, int batch, int dim, int num_proj) {
+  constexpr int kKnots = 17;
+  const Floats z = normal(std::int64_t{steps} * batch * dim, 4, 1.0f);
+  Floats directions = normal(dim * num_proj, 5, 1.0f);
+  for (int m = 0; m < num_proj; ++m) {
+    double square = 0;
+    for (int i = 0; i < dim; ++i) square += std::pow(static_cast<double>(directions[size(i * num_proj + m)]), 2);
+    for (int i = 0; i < dim; ++i) directions[size(i * num_proj + m)] /= static_cast<float>(std::sqrt(square));
+  }
+  SigregArguments a{z.data(), directions.data(), steps, batch, dim, num_proj, kKnots, 3.0, nullptr};
+  const Table& table = *lewm_cuda_table();
+  Floats workspace(size(table.sigreg_workspace(&a)), NAN), gradient(z.size(), NAN), expected(z.size());
+  a.workspace = workspace.data();
+  Doubles sums(size(steps * num_proj * 2 * kKnots), NAN), terms(size(steps * num_proj));
+  Message message{};
+  CHECK(table.sigreg_sums(&a, sums.data(), nullptr, &message) == 0);
+  CHECK(table.sigreg_statistic(&a, sums.data(), batch, terms.data(), nullptr, &message) == 0);
+  CHECK(table.sigreg_gradient(&a, sums.data(), batch, 2.0, gradient.data(), nullptr, &message) == 0);
+
+  lewm::cpu::SigregInput input;
+  input.z = z.data();
+  input.steps = steps;
+  input.batch = batch;
+  input.dim = dim;
+  input.directions = directions.data();
+  input.num_proj = num_proj;
+  const double value = lewm::cpu::Sigreg(lewm::cpu::Isa::scalar, 1).value(input, expected.data());
+  double mean = 0, error = 0, norm = 0;
+  for (const double term : terms) mean += term / static_cast<double>(terms.size());
+  for (std::size_t i = 0; i < z.size(); ++i) {
+    error += std::pow(gradient[i] - 2.0 * expected[i], 2);
+    norm += std::pow(2.0 * expected[i], 2);
+  }
+  CHECK_NEAR(mean, value, kStatisticError * value);
+  CHECK(std::sqrt(error) <= kGradientError * std::sqrt(norm));
+}
+
 void check_product(int m, int n, int k, bool transposed) {
   const Floats a = normal(m * k, 1, 1.0f), b = normal(k * n, 2, 1.0f);
   Floats c(size(m * n), NAN);
@@ -113,6 +155,12 @@ TEST(statistic_and_gradient_follow_the_formulas) {
     check_sigreg(33, 1, {2, 3.0f}, 2, 0.5f, false);
     check_sigreg(20, 2, {200, 0.02f}, 3, 1.0f, false);
   });
+}
+
+TEST(whole_batches_have_the_cpus_value_and_gradient) {
+  host::schedule() = {};
+  check_batches(2, 33, 5, 7);
+  check_batches(1, 2100, 2, 3);  // more rows than projections are held for at once
 }
 
 TEST(large_small_and_collapsed_embeddings) {
