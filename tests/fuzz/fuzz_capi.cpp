@@ -154,7 +154,7 @@ class Session {
     config.discount = input_.real();
     config.action_penalty = input_.real();
     config.threads.count = static_cast<std::int32_t>(input_.byte() % 3);
-    if (input_.byte() == 255) config.struct_size = input_.byte();
+    if (input_.byte() == 255) config.struct_size = input_.byte() % sizeof config;  // more would be a lie
     return config;
   }
 
