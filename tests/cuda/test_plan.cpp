@@ -68,8 +68,8 @@ TEST(cem_plans_have_the_bytes_of_the_cpu) {
   schedule() = {};
   const Both both(f, small_options(Method::cem), f.request(1, 1));
   expect_same_plan(both, true);
-  // An iteration: sample, 3 for the blocks, per step 4 and per layer 6, 8, 8 and 9 (8 in the last), cost, elites, refit,
-  // close. Before and after: begin, and the rollout of the mean with its cost.
+  // An iteration: sample, 3 for the blocks, per step 4 and per layer 6, 8, 8 and 9 (8 in the last), cost, elites,
+  // refit, close. Before and after: begin, and the rollout of the mean with its cost.
   const int rollout = 3 + 4 * 4 + 2 * (6 + 8 + 8) + (9 + 8) + 1;
   CHECK_EQ(cuda::host::counts().kernels, (rollout + 4) + 1 + rollout);
   CHECK_EQ(cuda::host::counts().graphs, 3);            // one an iteration

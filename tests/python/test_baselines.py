@@ -92,7 +92,14 @@ def test_cloning_loss_is_the_error_over_all_later_goals():
 
 
 def test_a_cloned_policy_learns_and_comes_back_from_its_folder(data, tmp_path):
-    changes = {"objective": "gcbc", "goal_blocks": 2, "steps": 200, "lr": 1e-2, "val_every": 100, "data": data}
+    changes = {
+        "objective": "gcbc",
+        "goal_blocks": 2,
+        "steps": 200,
+        "lr": 1e-2,
+        "val_every": 100,
+        "data": data,
+    }
     result = lewm.train(**{**TINY_RUN, **changes, "out": tmp_path / "run"})
     rows = read_metrics(result.metrics_file)
     assert np.mean([row["loss"] for row in rows[-10:]]) < 0.8 * np.mean([row["loss"] for row in rows[:10]])
