@@ -16,13 +16,6 @@ int patches_of(const HostModel& sizes) {
   return per_row * per_row;
 }
 
-GemmEpilogue stored_bf16(Activation activation = Activation::none) {
-  GemmEpilogue epilogue;
-  epilogue.activation = activation;
-  epilogue.store_bf16 = true;
-  return epilogue;
-}
-
 }  // namespace
 
 Encoder::Encoder(const Weights& weights, std::int64_t frames)

@@ -19,6 +19,13 @@ struct GemmEpilogue {
   bool store_bf16 = false;
 };
 
+inline GemmEpilogue stored_bf16(Activation activation = Activation::none) {
+  GemmEpilogue epilogue;
+  epilogue.activation = activation;
+  epilogue.store_bf16 = true;
+  return epilogue;
+}
+
 struct Gemm {
   const std::uint16_t* x;  // [rows, x_stride] bf16; strides of x and w are multiples of 8, both 16-byte aligned
   std::int64_t x_stride;

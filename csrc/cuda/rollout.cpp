@@ -20,13 +20,6 @@ int tile_of(const Weights& weights, const Limits& limits) {
   return static_cast<int>(std::clamp(kModulationBytes / bytes, kSmallestTile, kLargestTile));
 }
 
-GemmEpilogue stored_bf16(Activation activation = Activation::none) {
-  GemmEpilogue epilogue;
-  epilogue.activation = activation;
-  epilogue.store_bf16 = true;
-  return epilogue;
-}
-
 }  // namespace
 
 Rollout::Rollout(const Weights& weights, const Limits& limits)

@@ -1,7 +1,7 @@
 // Norms and attentions of the CUDA backend, on the host run, against the scalar CPU kernels.
-#include <random>
 #include <vector>
 
+#include "arrays.h"
 #include "check.h"
 #include "cpu/isa.h"
 #include "cuda/attention.cuh"
@@ -9,25 +9,13 @@
 #include "cuda/norm.cuh"
 
 using namespace lewm::cuda;
+using namespace cuda_test;
 namespace cpu = lewm::cpu;
 
 namespace {
 
-using Floats = std::vector<float>;
-using Halves = std::vector<std::uint16_t>;
-
 // bf16 keeps 8 bits of a number: half a unit in the last place, and one more for sums that round differently.
 constexpr float kBf16 = 1.0f / 128.0f;
-
-std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
-
-Floats normal(std::int64_t count, std::uint32_t seed, float scale = 1.0f) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> distribution(0.0f, scale);
-  Floats values(size(count));
-  for (float& value : values) value = distribution(random);
-  return values;
-}
 
 Halves halves(const Floats& values) {
   Halves out;
@@ -46,14 +34,6 @@ void expect_close(const Halves& got, const Halves& expected, const char* what) {
                   std::string(what) + "[" + std::to_string(i) + "]: " + std::to_string(a) + " vs " + std::to_string(b));
       return;
     }
-  }
-}
-
-template <class Body>
-void in_every_order(Body body) {
-  for (const auto order : {host::Order::forward, host::Order::backward, host::Order::shuffled}) {
-    host::schedule() = {order, order, 7};
-    body();
   }
 }
 

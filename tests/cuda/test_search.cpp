@@ -2,9 +2,9 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
-#include <random>
 #include <vector>
 
+#include "arrays.h"
 #include "check.h"
 #include "cuda/device.cuh"
 #include "cuda/search.cuh"
@@ -12,29 +12,9 @@
 #include "plan/refit.h"
 
 using namespace lewm::cuda;
+using namespace cuda_test;
 
 namespace {
-
-using Floats = std::vector<float>;
-using Indices = std::vector<std::int32_t>;
-
-std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
-
-Floats normal(std::int64_t count, std::uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> distribution;
-  Floats values(size(count));
-  for (float& value : values) value = distribution(random);
-  return values;
-}
-
-template <class Body>
-void in_every_order(Body body) {
-  for (const auto order : {host::Order::forward, host::Order::backward, host::Order::shuffled}) {
-    host::schedule() = {order, order, 11};
-    body();
-  }
-}
 
 bool same_bits(const Floats& a, const Floats& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;

@@ -1,7 +1,7 @@
 // SIGReg of the CUDA backend, on the host run, against the formulas in double precision.
-#include <random>
 #include <vector>
 
+#include "arrays.h"
 #include "check.h"
 #include "cpu/sigreg.h"
 #include "cuda/device.cuh"
@@ -11,24 +11,14 @@
 extern "C" const lewm::cuda::Table* lewm_cuda_table();
 
 using namespace lewm::cuda;
+using namespace cuda_test;
 
 namespace {
 
-using Floats = std::vector<float>;
 using Doubles = std::vector<double>;
 
 constexpr double kStatisticError = 1e-5;  // relative
 constexpr double kGradientError = 1e-4;   // relative to the largest component
-
-std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
-
-Floats normal(std::int64_t count, std::uint32_t seed, float scale) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> distribution(0.0f, scale);
-  Floats values(size(count));
-  for (float& value : values) value = distribution(random);
-  return values;
-}
 
 struct Expected {
   Doubles statistic;  // [m]
@@ -127,14 +117,6 @@ void check_product(int m, int n, int k, bool transposed) {
         sum += static_cast<double>(a[size(i * k + d)]) * b[size(transposed ? j * k + d : d * n + j)];
       CHECK_NEAR(c[size(i * n + j)], sum, 1e-6 * k);
     }
-  }
-}
-
-template <class Body>
-void in_every_order(Body body) {
-  for (const auto order : {host::Order::forward, host::Order::backward, host::Order::shuffled}) {
-    host::schedule() = {order, order, 3};
-    body();
   }
 }
 

@@ -3,6 +3,7 @@
 #include <random>
 #include <vector>
 
+#include "arrays.h"
 #include "check.h"
 #include "cuda/device.cuh"
 #include "cuda/frame.cuh"
@@ -11,37 +12,15 @@
 #include "model/rollout_schedule.h"
 
 using namespace lewm::cuda;
+using namespace cuda_test;
 
 namespace {
-
-using Floats = std::vector<float>;
-using Halves = std::vector<std::uint16_t>;
-using Bytes = std::vector<std::uint8_t>;
-using Indices = std::vector<std::int32_t>;
-
-std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
-
-Floats normal(std::int64_t count, std::uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> distribution;
-  Floats values(size(count));
-  for (float& value : values) value = distribution(random);
-  return values;
-}
 
 Bytes random_bytes(std::int64_t count) {
   std::mt19937 random(7);
   Bytes bytes(size(count));
   for (std::uint8_t& byte : bytes) byte = static_cast<std::uint8_t>(random() >> 11);
   return bytes;
-}
-
-template <class Body>
-void in_every_order(Body body) {
-  for (const auto order : {host::Order::forward, host::Order::backward, host::Order::shuffled}) {
-    host::schedule() = {order, order, 5};
-    body();
-  }
 }
 
 // Every pixel of every patch, in both layouts.
