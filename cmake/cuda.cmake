@@ -41,6 +41,9 @@ target_include_directories(lewm_cuda PRIVATE csrc ${CMAKE_CUDA_TOOLKIT_INCLUDE_D
 target_compile_definitions(lewm_cuda PRIVATE LEWM_VERSION_STRING="${LEWM_VERSION}")
 # No contraction: candidates and refits have the CPU's bits; tensor cores and explicit fmaf are what is fast.
 target_compile_options(lewm_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-fmad=false>)
+if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)  # six architectures: 2 MB instead of 8
+  target_compile_options(lewm_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--compress-mode=size>)
+endif()
 set_target_properties(lewm_cuda PROPERTIES CUDA_STANDARD 20 CUDA_EXTENSIONS OFF
   CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden CXX_VISIBILITY_PRESET hidden LINKER_LANGUAGE CUDA)
 target_link_options(lewm_cuda PRIVATE LINKER:--exclude-libs,ALL)  # not the runtime of somebody else in the process
