@@ -13,6 +13,7 @@ from lewm.checkpoint import expected_shapes
 from lewm.nn import LeWM
 from lewm.nn.attention import attend, self_attend
 from lewm.nn.batch_norm import BatchNorm
+from lewm.nn.vit import grid_waves
 from lewm.training.calibration import calibrate
 
 PUBLISHED_TENSORS = 303
@@ -263,6 +264,27 @@ def test_rollout_feeds_its_predictions_back(context):
                 torch.testing.assert_close(rolled[b, s], torch.stack(frames[context:]), atol=1e-5, rtol=1e-5)
                 distance = (frames[-1] - goal[b]).square().sum()
                 torch.testing.assert_close(costs[b, s], distance, atol=1e-4, rtol=1e-5)
+
+
+def test_position_waves_tell_all_patches_apart_and_their_neighbours_least():
+    side = 8
+    waves = grid_waves(side, 24)
+    distance = torch.cdist(waves, waves)
+    assert torch.isfinite(waves).all()
+    assert distance[~torch.eye(side * side, dtype=torch.bool)].min() > 0.1
+    along = distance[0, :side]  # from the corner along a row
+    assert along[1] == along[1:].min()
+    torch.testing.assert_close(along, distance[0, ::side], msg="rows and columns are alike")
+    assert not waves[0, 24:].any() and grid_waves(1, 6).shape == (1, 6)
+
+
+def test_waves_are_where_training_starts_and_normal_the_default():
+    waves = LeWM(SMALL, position_init="waves").encoder.embeddings.position_embeddings[0, 1:]
+    expected = grid_waves(4, SMALL.encoder_dim)
+    torch.testing.assert_close(waves / waves.abs().max(), expected / expected.abs().max())
+    assert LeWM(SMALL).encoder.embeddings.position_embeddings.abs().max() < 0.1
+    with pytest.raises(ValueError, match=r"position_init: expected one of .*'sincos'"):
+        LeWM(SMALL, position_init="sincos")
 
 
 def test_wrong_shapes_and_types_are_named():

@@ -37,6 +37,7 @@ class ImageEncoder(nn.Module):
         action_scaling: Mapping[str, Any] | None = None,
         encoder: nn.Module | None = None,
         freeze_encoder: bool = False,
+        position_init: str = "normal",
     ):
         super().__init__()
         if attention not in ATTENTION_KINDS:
@@ -64,6 +65,7 @@ class ImageEncoder(nn.Module):
                 mean=self.preprocessing["mean"],
                 std=self.preprocessing["std"],
                 attention=attention,
+                position_init=position_init,
             )
             self.encoder_dim = config.encoder_dim
         else:

@@ -36,6 +36,8 @@ class LeWM(ImageEncoder):
             the files that `lewm.save` writes: the actions given to this module are standardised already.
         encoder: in the place of the built-in vision transformer, see `lewm.nn.external.ExternalEncoder`; such a model
             trains and rolls out, but cannot be exported. freeze_encoder: keep its weights.
+        position_init: "normal" or "waves", what the vision transformer's position embeddings start as, see
+            `lewm.nn.vit.VisionTransformer`.
 
     The attributes config, preprocessing and action_scaling (None: identity) are what `lewm.save` reads.
 
@@ -53,6 +55,7 @@ class LeWM(ImageEncoder):
         action_scaling: Mapping[str, Any] | None = None,
         encoder: nn.Module | None = None,
         freeze_encoder: bool = False,
+        position_init: str = "normal",
     ):
         config = config or LeWMConfig()
         super().__init__(
@@ -62,6 +65,7 @@ class LeWM(ImageEncoder):
             action_scaling=action_scaling,
             encoder=encoder,
             freeze_encoder=freeze_encoder,
+            position_init=position_init,
         )
         self.predictor = Predictor(
             history=config.history,

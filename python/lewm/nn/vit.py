@@ -8,6 +8,7 @@ one read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,10 +17,13 @@ from torch import Tensor, nn
 
 from lewm.nn.attention import attend, self_attend
 
-__all__ = ["VisionTransformer"]
+__all__ = ["POSITION_INITS", "VisionTransformer", "grid_waves"]
 
 _LAYER_NORM_EPS = 1e-12
 _INIT_STD = 0.02
+# Of "waves": as large as what a patch's content contributes at first, where normal ones are a twentieth of it.
+_WAVE_AMPLITUDE = 0.5
+POSITION_INITS = ("normal", "waves")
 # Subtracted from uint8 pixels before the patch projection: what remains, -128..127, is exact in bfloat16 and nearly
 # centred, so that rounding of the folded weights does not add up over a bright image.
 _PIXEL_OFFSET = 128.0
@@ -73,11 +77,31 @@ def _autocast(tensor: Tensor) -> bool:
     return torch.is_autocast_enabled(tensor.device.type)
 
 
+def grid_waves(side: int, dim: int) -> Tensor:
+    """Position embeddings of a grid of patches, row by row, (side * side, dim): sines and cosines of x and of y.
+
+    A quarter of the width each, with wavelengths from twice the image's width to four patches in geometric
+    progression, so that nearby patches are alike and distant ones are not. Widths that are not a multiple of 4 end with zeros.
+    """
+    waves = torch.zeros(side * side, dim)
+    quarter = dim // 4
+    octaves = torch.linspace(0, 1, max(quarter, 2))[:quarter]
+    frequencies = math.pi / 2 * (2 / max(side, 2)) ** (1 - octaves)  # radians per patch
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    angles = [place.flatten()[:, None] * frequencies for place in (x, y)]
+    parts = [wave for angle in angles for wave in (angle.sin(), angle.cos())]
+    waves[:, : 4 * quarter] = torch.cat(parts, dim=1)
+    return waves
+
+
 class _Embeddings(nn.Module):
-    def __init__(self, patches: int, patch_size: int, dim: int):
+    def __init__(self, side: int, patch_size: int, dim: int, position_init: str):
         super().__init__()
         self.cls_token = _normal(1, 1, dim)
-        self.position_embeddings = _normal(1, patches + 1, dim)
+        self.position_embeddings = _normal(1, side * side + 1, dim)
+        if position_init == "waves":
+            with torch.no_grad():
+                self.position_embeddings[0, 1:] = _WAVE_AMPLITUDE * grid_waves(side, dim)
         self.patch_embeddings = _PatchEmbeddings(patch_size, dim)
 
     def forward(self, pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -170,6 +194,8 @@ class VisionTransformer(nn.Module):
         dim, depth, heads, mlp_dim: sizes of the transformer.
         mean, std: of the three colour channels, for pixels scaled to [0, 1].
         attention: see `lewm.nn.attention.attend`.
+        position_init: what the learned position embeddings start as: "normal" noise, as published, or "waves", see
+            `grid_waves`, from which short trainings learn places much sooner.
     """
 
     def __init__(
@@ -184,10 +210,13 @@ class VisionTransformer(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         attention: str = "auto",
+        position_init: str = "normal",
     ):
         super().__init__()
+        if position_init not in POSITION_INITS:
+            raise ValueError(f"position_init: expected one of {POSITION_INITS}, got {position_init!r}")
         self.image_size = image_size
-        self.embeddings = _Embeddings((image_size // patch_size) ** 2, patch_size, dim)
+        self.embeddings = _Embeddings(image_size // patch_size, patch_size, dim, position_init)
         self.encoder = _Layers(dim, depth, heads, mlp_dim, attention)
         self.layernorm = nn.LayerNorm(dim, eps=_LAYER_NORM_EPS)
         self.register_buffer("pixel_mean", torch.tensor(mean, dtype=torch.float32), persistent=False)

@@ -16,6 +16,7 @@ from lewm.checkpoint.atomic import replace_file
 from lewm.config import LeWMConfig
 from lewm.nn.attention import ATTENTION_KINDS
 from lewm.nn.objectives import OBJECTIVES
+from lewm.nn.vit import POSITION_INITS
 
 __all__ = ["CLONING", "PRESETS", "TrainConfig", "make_config", "parse_overrides"]
 
@@ -45,6 +46,9 @@ class TrainConfig:
     """"module:factory" of an image encoder in the place of the built-in one, see `lewm.nn.external`."""
     freeze_encoder: bool = False
     """Train everything but that encoder."""
+    position_init: str = "normal"
+    """What the built-in encoder's position embeddings start as: "normal" noise, as published, or "waves": sines and
+    cosines of the place, from which short trainings learn positions much sooner."""
     dropout: float = 0.1
     emb_dropout: float = 0.0
     attention: str = "auto"
@@ -128,6 +132,7 @@ class TrainConfig:
         _require(
             not self.freeze_encoder or bool(self.encoder), "freeze_encoder", "an encoder beside it", self
         )
+        _require(self.position_init in POSITION_INITS, "position_init", f"one of {POSITION_INITS}", self)
         _require(self.attention in ATTENTION_KINDS, "attention", f"one of {ATTENTION_KINDS}", self)
 
     @property
@@ -160,6 +165,7 @@ _TINY: dict[str, Any] = {
         "predictor_dim": 128,
         "predictor_output_dim": 128,
     },
+    "position_init": "waves",
     "steps": 1500,
     "batch_size": 64,
     "lr": 1e-3,

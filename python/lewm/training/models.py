@@ -27,6 +27,7 @@ def make_model(config: TrainConfig, action_scaling: Scaling | None) -> LeWM | Cl
             action_scaling=action_scaling,
             encoder=encoder,
             freeze_encoder=config.freeze_encoder,
+            position_init=config.position_init,
         )
     return LeWM(
         config.model,
@@ -36,6 +37,7 @@ def make_model(config: TrainConfig, action_scaling: Scaling | None) -> LeWM | Cl
         action_scaling=action_scaling,
         encoder=encoder,
         freeze_encoder=config.freeze_encoder,
+        position_init=config.position_init,
     )
 
 
