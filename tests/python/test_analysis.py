@@ -11,6 +11,7 @@ from lewm.analysis.surprise import paired_test
 pytest.importorskip("sklearn")
 
 from lewm.analysis.probe import (
+    angles_as_waves,
     pixel_components,
     probe_features,
     split_episodes,
@@ -43,6 +44,17 @@ def test_targets_are_standardised_on_training_rows_and_constant_ones_are_named(r
     assert constant == ["fixed"]
     np.testing.assert_allclose(targets["position"][train].mean(axis=0), 0.0, atol=1e-6)
     np.testing.assert_allclose(targets["position"][train].std(axis=0), 1.0, atol=1e-6)
+
+
+def test_turns_of_an_angle_do_not_matter_to_its_waves(rng):
+    turns = rng.uniform(-9.0, 9.0, (20, 2))
+    columns = {"joint": turns, "speed": turns}
+    waves = angles_as_waves(columns, {"joint", "elsewhere"})
+    assert list(waves) == ["joint (cos, sin)", "speed"]
+    assert waves["speed"] is turns
+    np.testing.assert_allclose(waves["joint (cos, sin)"], np.hstack([np.cos(turns), np.sin(turns)]))
+    again = angles_as_waves({"joint": turns + 2 * np.pi}, {"joint"})
+    np.testing.assert_allclose(again["joint (cos, sin)"], waves["joint (cos, sin)"], atol=1e-12)
 
 
 def test_linear_probe_reads_a_linear_code_and_not_noise(rng):

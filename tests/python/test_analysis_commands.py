@@ -64,6 +64,15 @@ def test_probe_writes_scores_with_controls_beside_them(files, tmp_path, capsys):
     assert "| state | linear |" in capsys.readouterr().out
 
 
+def test_probe_takes_columns_for_angles(files, tmp_path, capsys):
+    arguments = ["probe", str(files / "model.safetensors"), str(files / "data.h5"), "--no-controls"]
+    assert main([*arguments, "--out", str(tmp_path), "--angles", "state"]) == 0
+    results = json.loads((tmp_path / "probe.json").read_text())
+    assert {score["target"] for score in results["scores"]} == {"state (cos, sin)"}
+    assert main([*arguments, "--out", str(tmp_path), "--angles", "bearing"]) == 1
+    assert "angles: expected some of ['state'], got 'bearing'" in capsys.readouterr().err
+
+
 def test_probe_of_a_column_that_is_not_there_names_those_that_are(files, tmp_path, capsys):
     arguments = ["probe", str(files / "model.safetensors"), str(files / "data.h5"), "--columns", "velocity"]
     assert main([*arguments, "--out", str(tmp_path)]) == 1

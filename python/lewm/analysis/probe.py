@@ -7,7 +7,7 @@ score means: the same encoder with random weights, and the principal components 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 __all__ = [
     "ProbeScore",
     "Split",
+    "angles_as_waves",
     "pixel_components",
     "probe_features",
     "split_episodes",
@@ -74,6 +75,28 @@ def split_episodes(episode: NDArray[np.integer], held_out: float, seed: int) -> 
     chosen = np.random.default_rng(seed).choice(ids, count, replace=False)
     is_test = np.isin(episode, chosen)
     return Split(train=np.flatnonzero(~is_test), test=np.flatnonzero(is_test))
+
+
+def angles_as_waves(columns: Mapping[str, NDArray[Any]], angles: Collection[str]) -> dict[str, NDArray[Any]]:
+    """The columns with every angle in place of ``angles`` replaced by its cosine and sine.
+
+    An angle that has no bound, or that jumps by a turn, is no function of what a picture shows; these two are.
+
+    Args:
+        columns: name -> (N, width) or (N,), angles in rad.
+        angles: names of those that are angles; others are left as they are.
+
+    Returns:
+        name -> (N, width); ``NAME (cos, sin)`` -> (N, 2 * width) in place of an angle, all cosines first.
+    """
+    waves: dict[str, NDArray[Any]] = {}
+    for name, values in columns.items():
+        if name in angles:
+            turns = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
+            waves[f"{name} (cos, sin)"] = np.concatenate([np.cos(turns), np.sin(turns)], axis=1)
+        else:
+            waves[name] = values
+    return waves
 
 
 def standardised_targets(

@@ -6,6 +6,8 @@ import argparse
 import csv
 import io
 import json
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from lewm.analysis.geometry import effective_rank, straightness
 from lewm.analysis.latents import EncodedEpisodes, encode_episodes, random_weights
 from lewm.analysis.probe import (
     ProbeScore,
+    angles_as_waves,
     pixel_components,
     probe_features,
     split_episodes,
@@ -22,6 +25,8 @@ from lewm.analysis.probe import (
 )
 from lewm.checkpoint.atomic import write_file
 from lewm.cli.eval import ProgressBars
+from lewm.data.episode_file import EpisodeFile
+from lewm.envs import environment_class
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("probe"), help="folder for the results (default: %(default)s)"
     )
     parser.add_argument("--columns", nargs="+", help="quantities to probe (default: all numeric columns)")
+    parser.add_argument(
+        "--angles",
+        nargs="*",
+        help="which of them are angles, probed as cosine and sine (default: what the environment says)",
+    )
     parser.add_argument("--episodes", type=int, default=200, help="how many to encode (default: %(default)s)")
     parser.add_argument(
         "--stride", type=int, help="environment steps between frames (default: the frame skip)"
@@ -65,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             progress=lambda done, total: bars("encode", done, total),
         )
+        angles = _angles(args, data)
+        data = replace(data, columns=angles_as_waves(data.columns, angles))
         scores, constant = probe_all(model, data, args, bars)
     geometry = {
         "straightness": straightness(data.latents, data.episode),
@@ -134,6 +146,21 @@ def format_scores(scores: list[ProbeScore]) -> str:
             cells.append(f"{score.mse:.3f} ± {score.mse_std:.3f}, {score.r:.3f}")
         lines.append(f"| {target} | {regressor} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _angles(args: argparse.Namespace, data: EncodedEpisodes) -> frozenset[str]:
+    """Columns that are angles: those asked for, or as far as the environment that the file names can tell here."""
+    if args.angles is not None:
+        unknown = [name for name in args.angles if name not in data.columns]
+        if unknown:
+            raise ValueError(f"angles: expected some of {list(data.columns)}, got {unknown[0]!r}")
+        return frozenset(args.angles)
+    with closing(EpisodeFile(args.data)) as file:
+        name = file.attributes.get("env")
+    try:
+        return environment_class(str(name)).angle_columns
+    except (ValueError, ImportError):
+        return frozenset()
 
 
 def _csv(scores: list[ProbeScore]) -> str:

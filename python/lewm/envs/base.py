@@ -76,6 +76,8 @@ class GoalEnv(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
     state_columns: ClassVar[Mapping[str, int]]
     """Columns that a data set keeps of each step besides ``pixels`` and ``action``: name -> width, of floats.
     ``state`` (the full state, width S) must be among them; the others are worth probing."""
+    angle_columns: ClassVar[frozenset[str]] = frozenset()
+    """Those of them that are angles (rad) whose whole turns mean nothing."""
     policies: ClassVar[Mapping[str, Callable[[], Policy]]]
     """Data policies by name; the first is the default of ``lewm collect``. "random" should be among them."""
 

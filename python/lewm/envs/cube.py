@@ -69,6 +69,7 @@ class CubeEnv(GoalEnv):
         "block_quaternion": 4,
         "block_yaw": 1,
     }
+    angle_columns: ClassVar[frozenset[str]] = frozenset({"effector_yaw", "block_yaw"})
     policies: ClassVar[Mapping[str, Callable[[], Policy]]] = {"oracle": OraclePolicy, "random": RandomPolicy}
     perturbations: ClassVar[tuple[str, ...]] = ("colour", "teleport")
 

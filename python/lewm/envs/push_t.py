@@ -61,6 +61,7 @@ class PushTEnv(GoalEnv):
         "block_position": 2,
         "block_angle": 1,
     }
+    angle_columns: ClassVar[frozenset[str]] = frozenset({"block_angle"})
     perturbations: ClassVar[tuple[str, ...]] = ("colour", "teleport")
     policies: ClassVar[Mapping[str, Callable[[], Policy]]] = {
         "mixed": MixedPolicy,

@@ -58,6 +58,7 @@ class ReacherEnv(GoalEnv):
         "joint_velocity": 2,
         "fingertip_position": 2,
     }
+    angle_columns: ClassVar[frozenset[str]] = frozenset({"joint_position"})
     perturbations: ClassVar[tuple[str, ...]] = ("colour", "teleport")
     policies: ClassVar[Mapping[str, Callable[[], Policy]]] = {
         "waypoints": WaypointPolicy,

@@ -81,7 +81,8 @@ def grid_waves(side: int, dim: int) -> Tensor:
     """Position embeddings of a grid of patches, row by row, (side * side, dim): sines and cosines of x and of y.
 
     A quarter of the width each, with wavelengths from twice the image's width to four patches in geometric
-    progression, so that nearby patches are alike and distant ones are not. Widths that are not a multiple of 4 end with zeros.
+    progression, so that nearby patches are alike and distant ones are not. Widths that are not a multiple of 4 end
+    with zeros.
     """
     waves = torch.zeros(side * side, dim)
     quarter = dim // 4
