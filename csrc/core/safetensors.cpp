@@ -1,7 +1,6 @@
 #include "core/safetensors.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,9 +28,9 @@ constexpr DTypeName kDTypes[] = {
     {"I64", DType::i64, 8}, {"I32", DType::i32, 4}, {"I8", DType::i8, 1},     {"U8", DType::u8, 1},
 };
 
-std::uint64_t little_endian_u64(const std::byte* bytes) {
+std::uint64_t little_endian_u64(const std::uint8_t* bytes) {
   std::uint64_t value = 0;
-  for (std::size_t i = 0; i < kLengthBytes; ++i) value |= std::to_integer<std::uint64_t>(bytes[i]) << (8 * i);
+  for (std::size_t i = 0; i < kLengthBytes; ++i) value |= std::uint64_t{bytes[i]} << (8 * i);
   return value;
 }
 
@@ -68,15 +67,6 @@ const DTypeName& read_dtype(const json::Value& entry) {
     if (known.name == *name) return known;
   }
   throw Defect{"dtype: expected F64, F32, F16, BF16, I64, I32, I8 or U8, got " + json::quote(*name)};
-}
-
-// Of a view that has been checked.
-std::size_t view_bytes(const TensorView& view) {
-  const auto known = std::find_if(std::begin(kDTypes), std::end(kDTypes),
-                                  [&](const DTypeName& candidate) { return candidate.dtype == view.dtype; });
-  std::int64_t bytes = known->bytes;
-  for (const std::int64_t size : view.shape) bytes *= size;
-  return static_cast<std::size_t>(bytes);
 }
 
 std::int64_t checked_bytes(const std::vector<std::int64_t>& shape, std::int64_t item_bytes) {
@@ -116,53 +106,75 @@ Entry read_entry(std::string_view name, const json::Value& value, std::int64_t d
 void SafetensorsFile::fail(const std::string& what) const { throw Error(Status::bad_file, path_ + ": " + what); }
 
 SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
-  map_file();
+  open_file();
   try {
     read_header();
   } catch (...) {
-    munmap(const_cast<std::byte*>(data_), bytes_);
+    close(file_);
     throw;
   }
 }
 
-SafetensorsFile::~SafetensorsFile() { munmap(const_cast<std::byte*>(data_), bytes_); }
+SafetensorsFile::~SafetensorsFile() { close(file_); }
 
-void SafetensorsFile::map_file() {
-  const int file = open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (file < 0) {
+void SafetensorsFile::open_file() {
+  file_ = open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (file_ < 0) {
     const Status status = errno == ENOENT || errno == ENOTDIR ? Status::file_not_found : Status::bad_file;
     throw Error(status, path_ + ": " + std::strerror(errno));
   }
   struct stat info {};
   std::string defect;
-  if (fstat(file, &info) != 0) {
+  if (fstat(file_, &info) != 0) {
     defect = std::strerror(errno);
   } else if (!S_ISREG(info.st_mode)) {
     defect = S_ISDIR(info.st_mode) ? "expected a file, got a directory" : "expected a regular file";
   } else if (info.st_size < static_cast<off_t>(kLengthBytes)) {
     defect = "expected a safetensors file, got " + std::to_string(info.st_size) + " bytes";
-  } else {
-    bytes_ = static_cast<std::size_t>(info.st_size);
-    void* mapping = mmap(nullptr, bytes_, PROT_READ, MAP_PRIVATE, file, 0);
-    if (mapping == MAP_FAILED) {
-      defect = std::string("mmap: ") + std::strerror(errno);
-    } else {
-      data_ = static_cast<const std::byte*>(mapping);
-    }
   }
-  close(file);
-  if (!defect.empty()) fail(defect);
+  if (!defect.empty()) {
+    close(file_);
+    fail(defect);
+  }
+  bytes_ = static_cast<std::uint64_t>(info.st_size);
+  modified_ = info.st_mtim;
+}
+
+// A file on disk may shrink and a disk may fail at any moment: with read() that is an error, with a mapping a signal.
+void SafetensorsFile::read_bytes(std::uint64_t offset, void* to, std::size_t bytes) const {
+  for (std::size_t done = 0; done < bytes;) {
+    const ssize_t n = pread(file_, static_cast<char*>(to) + done, bytes - done, static_cast<off_t>(offset + done));
+    if (n == 0) fail("ends at byte " + std::to_string(offset + done) + ": truncated while it was being read");
+    if (n < 0 && errno != EINTR) fail(std::string("could not be read: ") + std::strerror(errno));
+    if (n > 0) done += static_cast<std::size_t>(n);
+  }
+}
+
+void SafetensorsFile::check_unchanged() const {
+  struct stat info {};
+  if (fstat(file_, &info) != 0) fail(std::strerror(errno));
+  if (static_cast<std::uint64_t>(info.st_size) != bytes_ || info.st_mtim.tv_sec != modified_.tv_sec ||
+      info.st_mtim.tv_nsec != modified_.tv_nsec) {
+    fail("changed while it was being read; write a new file and rename it over this one");
+  }
+}
+
+void SafetensorsFile::read(std::string_view name, std::size_t offset, void* to, std::size_t bytes) const {
+  read_bytes(tensors_.find(name)->second.begin + offset, to, bytes);
 }
 
 void SafetensorsFile::read_header() {
-  const std::uint64_t header_bytes = little_endian_u64(data_);
+  std::uint8_t length[kLengthBytes];
+  read_bytes(0, length, kLengthBytes);
+  const std::uint64_t header_bytes = little_endian_u64(length);
   if (header_bytes > kMaxHeaderBytes || header_bytes > bytes_ - kLengthBytes) {
     fail("the header claims " + std::to_string(header_bytes) + " bytes of a file of " + std::to_string(bytes_));
   }
-  const std::string_view text(reinterpret_cast<const char*>(data_ + kLengthBytes), header_bytes);
+  std::string text(header_bytes, '\0');
+  read_bytes(kLengthBytes, text.data(), text.size());
   if (text.empty() || text[0] != '{') fail("the header does not start with '{'");
-  const std::byte* data = data_ + kLengthBytes + header_bytes;
-  const auto data_bytes = static_cast<std::int64_t>(bytes_ - kLengthBytes - header_bytes);
+  const std::uint64_t data_begin = kLengthBytes + header_bytes;
+  const auto data_bytes = static_cast<std::int64_t>(bytes_ - data_begin);
 
   std::optional<json::Value> header;
   try {
@@ -199,8 +211,7 @@ void SafetensorsFile::read_header() {
            std::to_string(position));
     }
     position = entry.end;
-    entry.view.data = data + entry.begin;
-    tensors_.emplace(entry.name, std::move(entry.view));
+    tensors_.emplace(entry.name, Stored{std::move(entry.view), data_begin + static_cast<std::uint64_t>(entry.begin)});
   }
   if (position != data_bytes) {
     fail("expected " + std::to_string(position) + " bytes of data, got " + std::to_string(data_bytes));
@@ -209,7 +220,7 @@ void SafetensorsFile::read_header() {
 
 const TensorView* SafetensorsFile::find(std::string_view name) const {
   const auto found = tensors_.find(name);
-  return found == tensors_.end() ? nullptr : &found->second;
+  return found == tensors_.end() ? nullptr : &found->second.view;
 }
 
 std::vector<std::string_view> SafetensorsFile::names() const {
@@ -217,14 +228,6 @@ std::vector<std::string_view> SafetensorsFile::names() const {
   names.reserve(tensors_.size());
   for (const auto& entry : tensors_) names.push_back(entry.first);
   return names;
-}
-
-void SafetensorsFile::release(const TensorView& view) const {
-  const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto begin = reinterpret_cast<std::uintptr_t>(view.data);
-  const std::uintptr_t end = begin + view_bytes(view);
-  const std::uintptr_t first = (begin + page - 1) / page * page, last = end / page * page;
-  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
 }
 
 const std::string* SafetensorsFile::metadata(std::string_view key) const {

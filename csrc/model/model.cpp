@@ -162,8 +162,10 @@ std::shared_ptr<const Model> Model::open(const std::string& path, Precision prec
     check_version(file);
     const Config config = config_from_json(required_metadata(file, "config"));
     const std::string* scaling = file.metadata("action_scaling");
-    return create(config, file, read_preprocessing(file),
-                  scaling ? read_scale("action_scaling", *scaling) : ActionScaling{}, precision, isa);
+    auto model = create(config, file, read_preprocessing(file),
+                        scaling ? read_scale("action_scaling", *scaling) : ActionScaling{}, precision, isa);
+    file.check_unchanged();
+    return model;
   } catch (const Error& e) {
     // Whatever the file says wrongly is the file's fault, not an argument's.
     const Status status = e.status() == Status::invalid_argument ? Status::bad_file : e.status();

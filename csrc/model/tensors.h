@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <string_view>
 #include <vector>
 
@@ -12,7 +13,7 @@ enum class DType : int { f32, f16, bf16, f64, i64, i32, i8, u8 };
 struct TensorView {
   DType dtype;
   std::vector<std::int64_t> shape;
-  const void* data;  // row-major, little-endian, any alignment
+  const void* data = nullptr;  // row-major, little-endian, any alignment; null where the source has to read() it
 };
 
 class TensorSource {
@@ -20,8 +21,10 @@ class TensorSource {
   virtual ~TensorSource() = default;
   virtual const TensorView* find(std::string_view name) const = 0;  // null when there is none
   virtual std::vector<std::string_view> names() const = 0;
-  // A hint: the view has been read and its memory may go. It can still be read, at the price of fetching it again.
-  virtual void release(const TensorView&) const {}
+  // Copies bytes of a tensor that find() knows, from `offset` on, inside its size. Throws Error where that fails.
+  virtual void read(std::string_view name, std::size_t offset, void* to, std::size_t bytes) const {
+    std::memcpy(to, static_cast<const char*>(find(name)->data) + offset, bytes);
+  }
 };
 
 }  // namespace lewm

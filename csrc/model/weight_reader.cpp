@@ -32,18 +32,19 @@ std::string shape_text(const std::vector<std::int64_t>& shape) {
   return text + (shape.size() == 1 ? ",)" : ")");
 }
 
-constexpr std::size_t kAtOnce = 256;  // elements that are converted at a time
+constexpr std::size_t kAtOnce = 8192;  // elements that are read and converted at a time
 
-// Appends elements of a floating-point type, stored at any alignment. Returns the index of the first that is no finite
-// float, or `count`.
+// Appends elements of a floating-point type. Returns the index of the first that is no finite float, or `count`.
 template <class Stored, class Convert>
-std::size_t widen(Values& values, const void* data, std::size_t count, Convert convert) {
+std::size_t widen(Values& values, const TensorSource& source, std::string_view name, std::size_t count,
+                  Convert convert) {
   Stored stored[kAtOnce];
-  double wide[kAtOnce];
   float narrow[kAtOnce];
   for (std::size_t first = 0; first < count; first += kAtOnce) {
     const std::size_t n = std::min(kAtOnce, count - first);
-    std::memcpy(stored, static_cast<const char*>(data) + first * sizeof(Stored), n * sizeof(Stored));
+    source.read(name, first * sizeof(Stored), stored, n * sizeof(Stored));
+    values.resize(first + n);
+    double* wide = values.data() + first;
     for (std::size_t i = 0; i < n; ++i) {
       wide[i] = convert(stored[i]);
       narrow[i] = static_cast<float>(wide[i]);
@@ -52,21 +53,20 @@ std::size_t widen(Values& values, const void* data, std::size_t count, Convert c
       return first + static_cast<std::size_t>(
                          std::find_if(narrow, narrow + n, [](float v) { return !std::isfinite(v); }) - narrow);
     }
-    values.insert(values.end(), wide, wide + n);
   }
   return count;
 }
 
-std::size_t widen(Values& values, const TensorView& view, std::size_t count) {
-  switch (view.dtype) {
+std::size_t widen(Values& values, const TensorSource& source, std::string_view name, std::size_t count) {
+  switch (source.find(name)->dtype) {
     case DType::f32:
-      return widen<float>(values, view.data, count, [](float value) { return value; });
+      return widen<float>(values, source, name, count, [](float value) { return value; });
     case DType::f16:
-      return widen<std::uint16_t>(values, view.data, count, float_from_f16);
+      return widen<std::uint16_t>(values, source, name, count, float_from_f16);
     case DType::bf16:
-      return widen<std::uint16_t>(values, view.data, count, cpu::float_from_bf16);
+      return widen<std::uint16_t>(values, source, name, count, cpu::float_from_bf16);
     default:
-      return widen<double>(values, view.data, count, [](double value) { return value; });
+      return widen<double>(values, source, name, count, [](double value) { return value; });
   }
 }
 
@@ -110,10 +110,9 @@ Values WeightReader::read(const std::string& name, const std::vector<std::int64_
   for (const std::int64_t size : shape) count *= static_cast<std::size_t>(size);
   Values values(&memory_);
   values.reserve(count);
-  if (const std::size_t i = widen(values, *tensor.view, count); i < count) {
+  if (const std::size_t i = widen(values, source_, tensor.source_name, count); i < count) {
     fail(tensor.source_name, "element " + std::to_string(i) + " is not a finite float");
   }
-  source_.release(*tensor.view);
   return values;
 }
 

@@ -1,5 +1,9 @@
 // Every way in which a safetensors header can lie ends in an error that names file and tensor.
+#include <chrono>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <thread>
 
 #include "check.h"
 #include "core/error.h"
@@ -60,8 +64,13 @@ TEST(reads_tensors_and_metadata) {
   CHECK((file.names() == std::vector<std::string_view>{"a", "b", "empty"}));
   CHECK(file.find("a")->dtype == lewm::DType::i8);
   CHECK((file.find("a")->shape == std::vector<std::int64_t>{2, 2}));
-  CHECK_EQ(std::memcmp(file.find("a")->data, "\x01\x02\x03\x04", 4), 0);
-  CHECK_EQ(std::memcmp(file.find("b")->data, &value, 4), 0);
+  char bytes[4];
+  file.read("a", 0, bytes, 4);
+  CHECK_EQ(std::memcmp(bytes, "\x01\x02\x03\x04", 4), 0);
+  file.read("a", 2, bytes, 2);
+  CHECK_EQ(std::memcmp(bytes, "\x03\x04", 2), 0);
+  file.read("b", 0, bytes, 4);
+  CHECK_EQ(std::memcmp(bytes, &value, 4), 0);
   CHECK((file.find("empty")->shape == std::vector<std::int64_t>{0, 5}));
   CHECK(!file.find("c"));
   CHECK_EQ(*file.metadata("k"), "v");
@@ -131,6 +140,36 @@ TEST(layout_of_the_data) {
   refuse(two(R"({"dtype": "I8", "shape": [3], "data_offsets": [5, 8]})"),
          "tensor \"b\": data_offsets: begins at 5, after a hole");
   refuse(two(R"({"dtype": "I8", "shape": [4], "data_offsets": [0, 4]})"), "inside another tensor");
+}
+
+// What happens to a file while it is being read is an error, never other numbers and never a signal.
+TEST(a_file_that_changes_while_it_is_read) {
+  const std::string contents = file_of(kTwo, "01234567");
+  char bytes[4];
+  {
+    const TemporaryFile temporary(contents);
+    const SafetensorsFile file(temporary.path());
+    file.check_unchanged();
+    std::filesystem::resize_file(temporary.path(), contents.size() - 2);
+    file.read("a", 0, bytes, 4);  // what is left of it
+    CHECK_THROWS(file.read("b", 0, bytes, 4), Error, "truncated while it was being read");
+    CHECK_THROWS(file.check_unchanged(), Error, "changed while it was being read");
+  }
+  {
+    const TemporaryFile temporary(contents);
+    const SafetensorsFile file(temporary.path());
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // coarser than the clock of any file system here
+    std::fstream(temporary.path(), std::ios::in | std::ios::out).seekp(-1, std::ios::end).put('8');
+    CHECK_THROWS(file.check_unchanged(), Error, "changed while it was being read");
+  }
+  {
+    const TemporaryFile temporary(contents), other(file_of("{}", ""));
+    const SafetensorsFile file(temporary.path());
+    std::filesystem::rename(other.path(), temporary.path());
+    file.read("b", 0, bytes, 4);
+    CHECK_EQ(std::memcmp(bytes, "4567", 4), 0);
+    file.check_unchanged();
+  }
 }
 
 CHECK_MAIN
