@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <exception>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -121,18 +122,21 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
   sigset_t all, previous;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &previous);
-  std::string failure;
-  for (int i = 1; i < threads && failure.empty(); ++i) {
+  std::exception_ptr failure;
+  for (int i = 1; i < threads && !failure; ++i) {
     try {
       state_->workers.emplace_back([state = state_.get(), i] { state->work(i); });
-    } catch (const std::system_error& e) {
-      failure = e.what();
+    } catch (...) {  // no thread or no memory for it
+      failure = std::current_exception();
     }
   }
   pthread_sigmask(SIG_SETMASK, &previous, nullptr);
-  if (!failure.empty()) {
-    state_->stop();
-    throw Error(Status::unsupported, "threads: could not start " + std::to_string(threads) + " threads: " + failure);
+  if (!failure) return;
+  state_->stop();
+  try {
+    std::rethrow_exception(failure);
+  } catch (const std::system_error& e) {
+    throw Error(Status::out_of_memory, "threads: could not start " + std::to_string(threads) + " threads: " + e.what());
   }
 }
 

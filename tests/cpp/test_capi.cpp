@@ -347,12 +347,16 @@ TEST(running_out_of_memory_is_a_status_and_leaks_nothing) {
   Session s;
   lewm_planner_config config = small_config();
   config.method = LEWM_ICEM;
+  config.threads.count = 4;
+  config.threads.cpu_mask = ~std::uint64_t{0};  // threads that are placed by a thread of their own
   const float bound[] = {1, 1};
   config.high = bound;
   config.bound_dim = 2;
   failing("lewm_workspace_create", [&] {
     lewm_workspace* workspace = nullptr;
-    const lewm_status status = lewm_workspace_create(s.model, nullptr, &workspace);
+    lewm_workspace_config threaded = sized<lewm_workspace_config>();
+    threaded.threads.count = 4;
+    const lewm_status status = lewm_workspace_create(s.model, &threaded, &workspace);
     lewm_workspace_destroy(workspace);
     return status;
   });
