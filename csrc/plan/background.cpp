@@ -1,6 +1,9 @@
 #include "plan/background.h"
 
+#include <pthread.h>
+
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 
@@ -26,19 +29,28 @@ BackgroundPlanner::BackgroundPlanner(std::shared_ptr<Planner> planner, const Thr
     slot.cost.resize(size(problems));
   });
   std::exception_ptr failure;
-  std::atomic<bool> started{false};
-  thread_ = std::thread([&] {
+  sigset_t all, previous;  // signals belong to the application's threads
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &previous);
+  const auto start = [&] {
     try {
       place_this_thread(threads);
     } catch (...) {
       failure = std::current_exception();
     }
     const bool placed = !failure;
-    started.store(true);
-    started.notify_one();
+    started_.store(true);
+    started_.notify_one();
     if (placed) work();
-  });
-  started.wait(false);
+  };
+  try {
+    thread_ = std::thread(start);
+  } catch (...) {
+    pthread_sigmask(SIG_SETMASK, &previous, nullptr);
+    throw;
+  }
+  pthread_sigmask(SIG_SETMASK, &previous, nullptr);
+  started_.wait(false);
   if (failure) {
     thread_.join();
     std::rethrow_exception(failure);
@@ -46,6 +58,10 @@ BackgroundPlanner::BackgroundPlanner(std::shared_ptr<Planner> planner, const Thr
 }
 
 BackgroundPlanner::~BackgroundPlanner() {
+  if (getpid() != owner_) {  // a forked child has no such thread
+    thread_.detach();
+    return;
+  }
   stop_.store(true);
   signal_.fetch_add(1);
   signal_.notify_one();

@@ -1,6 +1,8 @@
 // A planner that thinks on a thread of its own while the caller executes the last finished plan.
 #pragma once
 
+#include <unistd.h>
+
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -78,7 +80,9 @@ class BackgroundPlanner {
   TripleBuffer<Submitted> submitted_;
   TripleBuffer<Finished> finished_;
   std::atomic<std::uint32_t> signal_{0};  // counts submissions and the end
+  std::atomic<bool> started_{false};      // the thread is placed, or could not be
   std::atomic<bool> stop_{false};
+  const int owner_ = getpid();  // the process that has the thread
   std::thread thread_;
 };
 
