@@ -9,11 +9,7 @@ namespace {
 const char* const kPrecisionNames[] = {"fp32", "bf16", "int8"};
 
 Precision choose_precision(lewm_precision precision, cpu::Isa isa) {
-  if (precision == LEWM_PRECISION_AUTO) {
-    const bool has_dot = (isa == cpu::Isa::avx512 || isa == cpu::Isa::amx) &&
-                         cpu::kernels(isa).gemm[static_cast<int>(Precision::bf16)].run != nullptr;
-    return has_dot ? Precision::bf16 : Precision::fp32;
-  }
+  if (precision == LEWM_PRECISION_AUTO) return cpu::auto_precision(isa);
   if (precision < LEWM_PRECISION_FP32 || precision > LEWM_PRECISION_INT8) {
     throw Error(Status::invalid_argument,
                 "precision: expected auto, fp32, bf16 or int8, got " + std::to_string(precision));

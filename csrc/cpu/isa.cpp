@@ -210,4 +210,9 @@ Isa active_isa() {
   return isa;
 }
 
+Precision auto_precision(Isa isa) {
+  const bool has_dot = isa == Isa::avx512 || isa == Isa::amx;  // elsewhere bf16 is widened and multiplied as fp32
+  return has_dot && kernels(isa).gemm[static_cast<int>(Precision::bf16)].run ? Precision::bf16 : Precision::fp32;
+}
+
 }  // namespace lewm::cpu

@@ -19,4 +19,9 @@ const Kernels& kernels(Isa isa);
 // unknown or unavailable LEWM_ISA throws Error(invalid_argument) that names it and lists what there is.
 Isa active_isa();
 
+// What precision "auto" means with an available instruction set, in C, C++ and Python: the fastest whose predicted
+// latents keep a cosine of 0.999 to fp32 without calibration. That is bf16 where the CPU has bf16 dot products, else
+// fp32.
+Precision auto_precision(Isa isa);
+
 }  // namespace lewm::cpu

@@ -86,6 +86,9 @@ void bind_build(nb::module_& module) {
   module.def("isas_available", [] { return isas_with(cpu::isa_available); });
   module.def("active_isa", [] { return std::string(cpu::isa_name(cpu::active_isa())); });
   module.def("precisions", &precisions, nb::arg("isa"));
+  module.def(
+      "auto_precision", [](const std::string& isa) { return precision_name(cpu::auto_precision(isa_from_name(isa))); },
+      nb::arg("isa"));
   module.def("available_threads", [] { return ThreadPool(0).threads(); });
   module.def("normals", &normals, nb::arg("seed"), nb::arg("plan"), nb::arg("iteration"), nb::arg("problem"),
              nb::arg("out"));

@@ -43,8 +43,8 @@ def build_info() -> dict[str, Any]:
 def choose_precision(precision: str, isa: str = "") -> tuple[str, str]:
     """The precision that a request means for an instruction set ("": the active one), and why.
 
-    "auto" is the fastest whose predicted latents keep a cosine of 0.999 to fp32 without calibration: bf16 where the
-    CPU has bf16 dot products, else fp32. int8 is used on request only.
+    "auto" is the core's choice, in C too: bf16 where the CPU has bf16 dot products, else fp32. int8 is used on
+    request only.
 
     Raises:
         ValueError: no such precision.
@@ -56,9 +56,10 @@ def choose_precision(precision: str, isa: str = "") -> tuple[str, str]:
     if precision != "auto":
         raise ValueError(f"precision: expected auto, {', '.join(PRECISIONS)}, got {precision!r}")
     isa = isa or _core.active_isa()
-    if isa in ("avx512", "amx") and "bf16" in _core.precisions(isa):
-        return "bf16", f"{isa} has bf16 dot products here, and bf16 keeps latents within cosine 0.999 of fp32"
-    return "fp32", f"{isa} has no bf16 dot products here"
+    chosen = _core.auto_precision(isa)
+    if chosen == "bf16":
+        return chosen, f"{isa} has bf16 dot products here, and bf16 keeps latents within cosine 0.999 of fp32"
+    return chosen, f"{isa} has no bf16 dot products here"
 
 
 def choose_device(device: str) -> int:
