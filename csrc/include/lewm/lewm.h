@@ -118,9 +118,8 @@ typedef struct lewm_model_info {
 
 /* Opens a deployment file (.safetensors, written by lewm.save or lewm.convert). config: may be null, all defaults. The
  * file is not needed after the call. Fails on a missing, truncated or foreign file, on one that is written to while the
- * call runs (to replace a model, rename a new file over it, as lewm.save does), on a disk that fails, and on a precision
- * that this machine does not have; never with a signal. Environment: LEWM_ISA forces
- * an instruction set. */
+ * call runs (to replace a model, rename a new file over it, as lewm.save does), on a disk that fails, and on a
+ * precision that this machine does not have; never with a signal. Environment: LEWM_ISA forces an instruction set. */
 LEWM_API lewm_status lewm_model_open(const char* path, const lewm_model_config* config, lewm_model** model);
 LEWM_API void lewm_model_close(lewm_model* model);
 
