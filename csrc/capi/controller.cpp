@@ -30,6 +30,16 @@ std::ptrdiff_t checked_stride(std::ptrdiff_t row_stride, std::int64_t row_bytes)
   return row_stride;
 }
 
+// What turns the config's frames into the model's; null where they are that already.
+std::unique_ptr<FrameResizer> frames_of(const lewm_controller_config& config, std::int64_t image_size) {
+  const PixelFormat format = pixel_format(config.frame_format);
+  const Fit fit = fit_of(config.frame_fit);
+  std::int64_t width = config.frame_width, height = config.frame_height;
+  if (width == 0 && height == 0) width = height = image_size;
+  if (width == image_size && height == image_size && format == PixelFormat::rgb) return nullptr;
+  return std::make_unique<FrameResizer>(width, height, format, image_size, fit);
+}
+
 }  // namespace
 
 const std::uint8_t* lewm_controller::model_frame(const std::uint8_t* pixels, std::ptrdiff_t row_stride) {
@@ -99,12 +109,7 @@ lewm_status lewm_controller_create(lewm_planner* planner, const lewm_controller_
     options.deadline = chosen.deadline > 0 ? chosen.deadline : kNoDeadline;
     options.low = copy_bound(chosen.low, sizes.action_dim);
     options.high = copy_bound(chosen.high, sizes.action_dim);
-    std::unique_ptr<FrameResizer> resizer;
-    if (chosen.frame_width) {
-      resizer =
-          std::make_unique<FrameResizer>(chosen.frame_width, chosen.frame_height, pixel_format(chosen.frame_format),
-                                         sizes.image_size, fit_of(chosen.frame_fit));
-    }
+    std::unique_ptr<FrameResizer> resizer = frames_of(chosen, sizes.image_size);
     const std::size_t bytes = static_cast<std::size_t>(3 * sizes.image_size * sizes.image_size);
     *controller = new lewm_controller{sizes.image_size, std::move(resizer), std::vector<std::uint8_t>(bytes),
                                       Controller(planner->planner, options)};

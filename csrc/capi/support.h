@@ -27,8 +27,16 @@ namespace lewm::capi {
 
 inline thread_local char last_error[512] = "";
 
+// Of a message that is too long (it may hold a path) the middle is left out: what went wrong stands at its end.
 inline lewm_status fail(Status status, const char* message) {
-  std::snprintf(last_error, sizeof last_error, "%s", message);
+  constexpr std::size_t kHalf = sizeof last_error / 2 - 8;
+  const std::size_t length = std::strlen(message);
+  if (length < sizeof last_error) {
+    std::memcpy(last_error, message, length + 1);
+  } else {
+    std::snprintf(last_error, sizeof last_error, "%.*s ... %s", static_cast<int>(kHalf), message,
+                  message + length - kHalf);
+  }
   return static_cast<lewm_status>(status);
 }
 

@@ -46,7 +46,8 @@ template <class Pixel>
 Status Workspace::encode_frames(const Pixel* frames, std::int64_t n, float* latents) {
   checks_.clear();
   Status status = checks_.in_range("n", n, 0, INT64_MAX);
-  if (status == Status::ok) status = checks_.present("frames", frames);
+  if (status != Status::ok || n == 0) return status;
+  status = checks_.present("frames", frames);
   if (status == Status::ok) status = checks_.present("latents", latents);
   if (status != Status::ok) return status;
   if (device_) return from_device(device_->encode(frames, n, latents));

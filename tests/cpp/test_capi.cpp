@@ -155,6 +155,8 @@ TEST(sizes_and_numbers_out_of_range_are_refused_by_name) {
   EXPECT_INVALID(control([](auto& c) { c.deadline = -1; }), "deadline");
   EXPECT_INVALID(control([&](auto& c) { c.high = nan_bound; }), "high");
   EXPECT_INVALID(control([](auto& c) { c.frame_width = 10; }), "height: expected 1..");
+  EXPECT_INVALID(control([](auto& c) { c.frame_height = 10; }), "width: expected 1..");
+  EXPECT_INVALID(control([](auto& c) { c.frame_fit = static_cast<lewm_fit>(3); }), "fit: expected a lewm_fit, got 3");
   EXPECT_INVALID(control([](auto& c) { c.frame_width = c.frame_height = 10, c.frame_fit = static_cast<lewm_fit>(3); }),
                  "fit");
   EXPECT_INVALID(control([](auto& c) {
@@ -197,6 +199,37 @@ TEST(files_that_are_missing_or_broken_are_told_apart) {
   EXPECT_STATUS(lewm_model_open(path.c_str(), nullptr, &model), LEWM_BAD_FILE, path);
   std::remove(path.c_str());
   CHECK(model == nullptr);
+  // A message that does not fit still begins with the path and ends with the reason.
+  const std::string endless = "/" + std::string(6000, 'a');
+  EXPECT_STATUS(lewm_model_open(endless.c_str(), nullptr, &model), LEWM_BAD_FILE, "/aaaa");
+  EXPECT_STATUS(lewm_model_open(endless.c_str(), nullptr, &model), LEWM_BAD_FILE, "aaaa: File name too long");
+}
+
+// No part of what frames look like is ignored: a format without a size is of the model's size.
+TEST(a_controller_reads_frames_as_they_are_described) {
+  Session s;
+  constexpr std::size_t kFrame = 3 * kImage * kImage;
+  std::vector<std::uint8_t> rgb(2 * kFrame), bgr(2 * kFrame);
+  for (std::size_t i = 0; i < rgb.size(); ++i) rgb[i] = static_cast<std::uint8_t>(i * 29 % 251);
+  for (std::size_t i = 0; i < rgb.size(); i += 3) {
+    bgr[i] = rgb[i + 2];
+    bgr[i + 1] = rgb[i + 1];
+    bgr[i + 2] = rgb[i];
+  }
+  const auto actions = [&s](const std::vector<std::uint8_t>& frames, lewm_pixel_format format) {
+    lewm_controller_config config = sized<lewm_controller_config>();
+    config.frame_format = format;
+    lewm_controller* controller = nullptr;
+    CHECK(lewm_controller_create(s.planner, &config, &controller) == LEWM_OK);
+    CHECK(lewm_controller_set_goal(controller, frames.data() + kFrame, 0) == LEWM_OK);
+    std::vector<float> action(2);
+    CHECK(lewm_controller_act(controller, frames.data(), 0, action.data()) == LEWM_OK);
+    lewm_controller_destroy(controller);
+    return action;
+  };
+  const std::vector<float> expected = actions(rgb, LEWM_RGB);
+  CHECK(actions(bgr, LEWM_BGR) == expected);
+  CHECK(actions(bgr, LEWM_RGB) != expected);
 }
 
 TEST(a_cost_function_may_decide_and_may_refuse) {

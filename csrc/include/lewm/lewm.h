@@ -4,15 +4,21 @@
  *
  * Conventions, unless a function says otherwise:
  *   - Handles are opaque and typed. *_open and *_create allocate; *_close and *_destroy free, and accept null. Nothing
- * else allocates or locks. An object keeps what it was created from alive: they may be destroyed in any order.
+ *     else allocates or locks, except that a call which is refused may allocate its message. An object keeps alive
+ *     what it was created from: destroy in any order, each object once, while no call on it is running.
  *   - A function that can fail returns lewm_status. When that is not LEWM_OK, lewm_last_error() says why, naming the
  *     argument, what was expected and what came; outputs are then unspecified and the handle is as it was.
  *   - No pointer may be null unless "may be null" is said. Arrays belong to the caller and are not kept after the call.
  *   - Different handles may be used by different threads at once, over one model too; one handle by one thread at a
- * time.
- *   - There is no global state, and no exception leaves the library.
- *   - Structs begin with struct_size, set by the caller to the struct's sizeof (or by its *_init function). It tells
- * the library which version of the struct the caller knows; fields of later versions are zero for older callers.
+ *     time. What only reads a model is for any thread at any time.
+ *   - There is no global state, and no exception leaves the library. Its own threads have all signals blocked.
+ *   - After fork() the child may use and destroy the handles on which no call was running: they then work on the
+ *     calling thread alone, and a background planner only answers with what was finished before.
+ *   - Functions of the caller (log, cost) must return: no exception, no longjmp. They must not use the handle that
+ *     calls them.
+ *   - Structs begin with struct_size, set by the caller to the struct's sizeof (or by its *_init function); zero all
+ *     other fields that are not set. The size tells the library which version of the struct the caller knows: a library
+ *     refuses fields that it does not know, unless they are zero.
  *
  * Letters in shapes: B problems, C context frames, S candidates, H blocks of a horizon, A numbers in a block
  * (action_dim * frame_skip), D numbers in a latent. Arrays are dense and row-major. Actions are standardised as the
@@ -91,16 +97,15 @@ typedef enum lewm_precision LEWM_INT {
   LEWM_PRECISION_INT8 = 3
 } lewm_precision;
 
-/* Receives one line of text, without newline: what was opened and chosen, and plans that failed in the background.
- * Called on the thread that the event happens on. */
+/* Receives one line of text, without newline, valid during the call: what was opened and chosen (on the thread that
+ * opens) and why a plan failed in the background (on that planner's thread, so other threads may be calling too). */
 typedef void (*lewm_log_function)(void* context, const char* line);
 
 typedef struct lewm_model_config {
   size_t struct_size;
   lewm_precision precision;
-  lewm_log_function
-      log; /* null: no log. Used by everything created over this model, until the last of it is destroyed. */
-  void* log_context;
+  lewm_log_function log; /* may be null: no log. Used until the last of what was created over the model is destroyed. */
+  void* log_context;     /* handed to log; may be null */
 } lewm_model_config;
 
 typedef struct lewm_model_info {
@@ -121,6 +126,7 @@ typedef struct lewm_model_info {
  * call runs (to replace a model, rename a new file over it, as lewm.save does), on a disk that fails, and on a
  * precision that this machine does not have; never with a signal. Environment: LEWM_ISA forces an instruction set. */
 LEWM_API lewm_status lewm_model_open(const char* path, const lewm_model_config* config, lewm_model** model);
+/* May be null. What was created over the model lives on. */
 LEWM_API void lewm_model_close(lewm_model* model);
 
 /* Fills info; info->struct_size is the caller's. Any thread at any time. */
@@ -133,10 +139,14 @@ LEWM_API lewm_status lewm_model_get_action_scaling(const lewm_model* model, floa
  * Threads of a handle
  * ------------------------------------------------------------------------------------------------------------------ */
 
+/* The threads that share a call's work: count - 1 that the handle starts, and the one that calls, whose own priority
+ * and cores are left alone (of a background planner they are all its own). All zeros: every core, placed as the thread
+ * that creates. Placing fails with LEWM_UNSUPPORTED where the system refuses it (SCHED_FIFO needs CAP_SYS_NICE or an
+ * RLIMIT_RTPRIO; a core must exist). */
 typedef struct lewm_threads {
-  int32_t count;     /* counting the thread that calls; 0: one per available core */
-  int32_t priority;  /* 1..99: SCHED_FIFO at that priority (may need a privilege); 0: as the creating thread */
-  uint64_t cpu_mask; /* bit i: core i may be used; 0: as the creating thread */
+  int32_t count;     /* 1..1024; 0: one per core that may be used */
+  int32_t priority;  /* 1..99: SCHED_FIFO at that priority; 0: as the creating thread */
+  uint64_t cpu_mask; /* bit i: core i (of the first 64) may be used; 0: as the creating thread */
 } lewm_threads;
 
 /* ------------------------------------------------------------------------------------------------------------------
@@ -161,15 +171,15 @@ typedef struct lewm_history {
   const float* past_actions; /* [B, C - 1, A]: block i was executed from frame i. May be null when C is 1. */
 } lewm_history;
 
-/* config: may be null, all defaults. */
+/* config: may be null, all defaults. Starts threads.count - 1 threads. */
 LEWM_API lewm_status lewm_workspace_create(const lewm_model* model, const lewm_workspace_config* config,
                                            lewm_workspace** workspace);
 LEWM_API void lewm_workspace_destroy(lewm_workspace* workspace);
 
-/* frames: [n, image_size, image_size, 3] uint8 RGB -> latents: [n, D]. n may be 0. */
+/* frames: [n, image_size, image_size, 3] uint8 RGB -> latents: [n, D]. With n = 0 both may be null. */
 LEWM_API lewm_status lewm_encode_u8(lewm_workspace* workspace, const uint8_t* frames, int64_t n, float* latents);
 /* frames: [n, 3, image_size, image_size], (pixel / 255 - mean) / std with the model's preprocessing -> latents: [n, D].
- */
+ * A frame with numbers that are not finite spoils its own latent (NaN), no other. */
 LEWM_API lewm_status lewm_encode_f32(lewm_workspace* workspace, const float* frames, int64_t n, float* latents);
 
 /* actions: [B, S, H, A] -> latents: [B, S, H, D], the predicted ones. Fails on numbers that are not finite. */
@@ -201,13 +211,14 @@ typedef enum lewm_fit LEWM_INT {
 
 typedef struct lewm_resizer lewm_resizer;
 
-/* Frames of width x height pixels become the model's image_size: bilinear with antialiasing. */
+/* For frames of width x height pixels, each 1..32768, to the model's image_size: bilinear with antialiasing, as
+ * torchvision's resize with antialias=True within one grey level. */
 LEWM_API lewm_status lewm_resizer_create(const lewm_model* model, int64_t width, int64_t height,
                                          lewm_pixel_format format, lewm_fit fit, lewm_resizer** resizer);
 LEWM_API void lewm_resizer_destroy(lewm_resizer* resizer);
 
 /* source: height rows, row_stride bytes apart (0: dense; negative: source points to the top row of a bottom-up image).
- * target: [image_size, image_size, 3] uint8 RGB. */
+ * target: [image_size, image_size, 3] uint8 RGB; must not overlap source. */
 LEWM_API lewm_status lewm_resize(lewm_resizer* resizer, const uint8_t* source, ptrdiff_t row_stride, uint8_t* target);
 
 /* ------------------------------------------------------------------------------------------------------------------
@@ -243,8 +254,7 @@ typedef struct lewm_cost_arguments {
 } lewm_cost_arguments;
 
 /* Writes cost[n], smaller is better; NaN or infinity: never to be chosen. Return 0; anything else abandons the plan,
- * which then fails with LEWM_INVALID_ARGUMENT. Called from all of the planner's threads at once; must not use the
- * planner. */
+ * which then fails with LEWM_INVALID_ARGUMENT. Called from all of the planner's threads at once. */
 typedef int (*lewm_cost_function)(void* context, const lewm_cost_arguments* arguments, float* cost);
 
 typedef struct lewm_planner_config {
@@ -268,7 +278,7 @@ typedef struct lewm_planner_config {
   float momentum;       /* share of the old mean and std that a refit keeps (cem, icem), 0 <= momentum < 1 */
   int32_t return_best;  /* not 0: the best candidate of the last iteration instead of its mean (cem, icem) */
   float noise_exponent; /* icem: the noise has power spectrum 1 / f^exponent over the horizon */
-  int64_t kept_elites;  /* icem: elites that are candidates of the next iteration again */
+  int64_t kept_elites;  /* icem: elites that are candidates of the next iteration again; more than elites: all */
   float temperature;    /* mppi: weights softmax(-cost / temperature) */
 
   lewm_cost_mode cost_mode;
@@ -293,7 +303,7 @@ typedef struct lewm_plan_request {
   const float* past_actions;   /* [B, C - 1, A]. May be null when C is 1. */
   const float* goals;          /* [B, D]; not read by *_frames */
   const float* warm_start;     /* [B, warm_blocks, A], the mean to start from, zero beyond. May be null: zeros. */
-  int64_t warm_blocks;         /* 0..H */
+  int64_t warm_blocks;         /* 0..H; not read without warm_start */
   const uint32_t* problem_ids; /* [B]: problems with equal ids draw equal noise. May be null: all 0. */
   uint32_t plan_index;         /* other indices draw other noise: count the plans of an episode here */
   double deadline;             /* seconds from the call (encoding counts); 0: none */
@@ -309,14 +319,14 @@ typedef struct lewm_plan_result {
   double elapsed;     /* written: seconds */
 } lewm_plan_result;
 
-/* Starts threads.count - 1 threads. Fails on a config out of range, and where the system refuses the threads'
- * placement. */
+/* Starts threads.count - 1 threads. Fails on a config out of range, naming the field. */
 LEWM_API lewm_status lewm_planner_create(const lewm_model* model, const lewm_planner_config* config,
                                          lewm_planner** planner);
 LEWM_API void lewm_planner_destroy(lewm_planner* planner);
 
-/* Fails with LEWM_NO_FINITE_COST when fewer candidates of a problem than elites have a finite cost. With a deadline it
- * is late by one tile of candidates at most, and returns no worse than the warm start, however short the time. */
+/* Fails on numbers that are not finite, and with LEWM_NO_FINITE_COST when fewer candidates of a problem than elites
+ * have a finite cost. With a deadline it is late by one tile of candidates at most, and returns no worse than the warm
+ * start, however short the time. */
 LEWM_API lewm_status lewm_plan(lewm_planner* planner, const lewm_plan_request* request, lewm_plan_result* result);
 /* The same from pixels. frames: [B, C, image_size, image_size, 3] uint8 RGB; goals: [B, image_size, image_size, 3].
  * Goals that are those of the call before are not encoded again. */
@@ -337,7 +347,7 @@ typedef struct lewm_background lewm_background;
 /* Starts the planning thread and the threads that share its work, all placed by config->threads. */
 LEWM_API lewm_status lewm_background_create(const lewm_model* model, const lewm_planner_config* config,
                                             lewm_background** background);
-/* Waits for the plan that is being made. */
+/* Waits for the plan that is being made. May be null. */
 LEWM_API void lewm_background_destroy(lewm_background* background);
 
 /* Hands a request over, copying what it points to, and returns at once: no wait, lock or allocation. A request that has
@@ -367,8 +377,8 @@ typedef struct lewm_controller_config {
   double deadline;       /* seconds of an act() that plans, encoding included; 0: none */
   const float* low; /* [action_dim], bounds of what is handed out, in the environment's units. Null: none. Copied. */
   const float* high;
-  /* What frames and goals look like. frame_width 0: [image_size, image_size, 3] RGB, the model's own. */
-  int64_t frame_width, frame_height; /* pixels */
+  /* What frames and goals look like; all zeros: [image_size, image_size, 3] RGB, the model's own. */
+  int64_t frame_width, frame_height; /* pixels, each 1..32768; both 0: image_size */
   lewm_pixel_format frame_format;
   lewm_fit frame_fit;
 } lewm_controller_config;
@@ -384,8 +394,8 @@ typedef struct lewm_controller_info {
   double elapsed;       /* seconds of that plan, encoding included */
 } lewm_controller_info;
 
-/* The planner (of one problem or more; one is used) is the controller's alone while the controller lives. config: may
- * be null, all defaults. */
+/* Plans with `planner` (of one problem or more; one is used): for threads, the planner and all controllers over it are
+ * one handle. config: may be null, all defaults. */
 LEWM_API lewm_status lewm_controller_create(lewm_planner* planner, const lewm_controller_config* config,
                                             lewm_controller** controller);
 LEWM_API void lewm_controller_destroy(lewm_controller* controller);
