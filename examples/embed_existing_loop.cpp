@@ -38,13 +38,7 @@ struct Robot {
 class Execution {
  public:
   explicit Execution(const lewm::Model& model)
-      : info_(model.info()),
-        mean_(static_cast<std::size_t>(info_.action_dim)),
-        std_(mean_.size()),
-        command_(mean_.size(), 0.0f) {
-    lewm::detail::check(lewm_model_get_action_scaling(model.get(), mean_.data(), std_.data()));
-    command_ = mean_;
-  }
+      : info_(model.info()), scaling_(model.action_scaling()), command_(scaling_.mean) {}
 
   bool at_block_start() const { return step_ % info_.frame_skip == 0; }
 
@@ -65,14 +59,15 @@ class Execution {
   const std::vector<float>& next() {
     const std::size_t from = static_cast<std::size_t>(step_++) * command_.size();
     for (std::size_t d = 0; from < actions_.size() && d < command_.size(); ++d) {
-      command_[d] = actions_[from + d] * std_[d] + mean_[d];
+      command_[d] = actions_[from + d] * scaling_.std[d] + scaling_.mean[d];
     }
     return command_;
   }
 
  private:
   const lewm_model_info info_;
-  std::vector<float> mean_, std_, command_, actions_;
+  const lewm::Scaling scaling_;
+  std::vector<float> command_, actions_;
   std::int64_t step_ = 0;
 };
 

@@ -65,13 +65,7 @@ class Options {
 class Execution {
  public:
   Execution(const lewm::Model& model, const lewm_planner_config& config)
-      : info_(model.info()), horizon_(config.horizon), background_(model, config) {
-    mean_.assign(static_cast<std::size_t>(info_.action_dim), 0.0f);
-    std_.assign(mean_.size(), 1.0f);
-    if (lewm_model_get_action_scaling(model.get(), mean_.data(), std_.data()) != LEWM_OK) {
-      throw std::runtime_error(lewm_last_error());
-    }
-  }
+      : info_(model.info()), horizon_(config.horizon), background_(model, config), scaling_(model.action_scaling()) {}
 
   void start_episode() {
     plan_.clear();
@@ -102,9 +96,8 @@ class Execution {
     for (std::int64_t i = 0; i < info_.action_dim; ++i) {
       const std::int64_t at = ahead * info_.block_dim + step * info_.action_dim + i;
       const bool planned = ahead >= 0 && at < static_cast<std::int64_t>(plan_.size());
-      action[i] = planned ? plan_[static_cast<std::size_t>(at)] * std_[static_cast<std::size_t>(i)] +
-                                mean_[static_cast<std::size_t>(i)]
-                          : 0.0f;
+      const auto dim = static_cast<std::size_t>(i);
+      action[i] = planned ? plan_[static_cast<std::size_t>(at)] * scaling_.std[dim] + scaling_.mean[dim] : 0.0f;
     }
     if (plan_.empty()) ++unplanned_;
   }
@@ -115,7 +108,7 @@ class Execution {
   const lewm_model_info info_;
   const std::int64_t horizon_;
   lewm::BackgroundPlanner background_;
-  std::vector<float> mean_, std_;
+  const lewm::Scaling scaling_;
   std::vector<float> plan_;                          // [H, A], standardised
   std::map<std::uint64_t, std::int64_t> submitted_;  // ticket -> block
   std::int64_t block_ = -1, plan_begin_ = 0;

@@ -88,6 +88,11 @@ inline void check_version() {
   detail::check(lewm_version_check(LEWM_VERSION_MAJOR, LEWM_VERSION_MINOR, LEWM_VERSION_PATCH));
 }
 
+// Action in the environment's units = standardised action * std + mean.
+struct Scaling {
+  std::vector<float> mean, std;  // [action_dim]
+};
+
 // A deployment file, opened. Copies share it.
 class Model {
  public:
@@ -99,7 +104,14 @@ class Model {
   Model(const std::string& path, const lewm_model_config& config) { open(path, config); }
 
   const lewm_model_info& info() const { return info_; }
+  // Bytes of a frame as the model reads it: [image_size, image_size, 3] uint8.
   std::size_t frame_size() const { return static_cast<std::size_t>(3 * info_.image_size * info_.image_size); }
+  Scaling action_scaling() const {
+    const auto n = static_cast<std::size_t>(info_.action_dim);
+    Scaling scaling{std::vector<float>(n), std::vector<float>(n)};
+    detail::check(lewm_model_get_action_scaling(handle_.get(), scaling.mean.data(), scaling.std.data()));
+    return scaling;
+  }
   const lewm_model* get() const { return handle_.get(); }
 
  private:
@@ -123,17 +135,10 @@ class Workspace {
     handle_.reset(workspace);
   }
 
-  // frames: [n, image_size, image_size, 3] -> [n, D]
-  std::vector<float> encode(Span<const std::uint8_t> frames) {
-    if (frames.size() % frame_size_) {
-      throw Error(LEWM_INVALID_ARGUMENT, "frames: expected a multiple of " + std::to_string(frame_size_) +
-                                             " elements, got " + std::to_string(frames.size()));
-    }
-    const std::int64_t n = static_cast<std::int64_t>(frames.size() / frame_size_);
-    std::vector<float> latents(static_cast<std::size_t>(n * info_.latent_dim));
-    if (n) detail::check(lewm_encode_u8(handle_.get(), frames.data(), n, latents.data()));
-    return latents;
-  }
+  // frames: [n, image_size, image_size, 3] uint8 RGB -> [n, D]
+  std::vector<float> encode(Span<const std::uint8_t> frames) { return encode_with(lewm_encode_u8, frames); }
+  // frames: [n, 3, image_size, image_size], normalised -> [n, D]
+  std::vector<float> encode(Span<const float> frames) { return encode_with(lewm_encode_f32, frames); }
 
   // latents: [C, D], past_actions: [C - 1, A], actions: [S, H, A] -> [S, H, D]
   std::vector<float> rollout(Span<const float> latents, Span<const float> past_actions, Span<const float> actions,
@@ -155,6 +160,18 @@ class Workspace {
   }
 
  private:
+  template <class Pixel>
+  std::vector<float> encode_with(lewm_status (*function)(lewm_workspace*, const Pixel*, std::int64_t, float*),
+                                 Span<const Pixel> frames) {
+    if (frames.size() % frame_size_) {
+      throw Error(LEWM_INVALID_ARGUMENT, "frames: expected a multiple of " + std::to_string(frame_size_) +
+                                             " elements, got " + std::to_string(frames.size()));
+    }
+    const auto n = static_cast<std::int64_t>(frames.size() / frame_size_);
+    std::vector<float> latents(static_cast<std::size_t>(n * info_.latent_dim));
+    detail::check(function(handle_.get(), frames.data(), n, latents.data()));
+    return latents;
+  }
   lewm_history check(Span<const float> latents, Span<const float> past_actions, Span<const float> actions,
                      std::int64_t samples, std::int64_t horizon) const {
     lewm_history history = detail::sized<lewm_history>();
