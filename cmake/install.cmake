@@ -45,7 +45,8 @@ endif()
 
 if(LEWM_STATIC)
   lewm_add_library(lewm_static STATIC)
-  target_link_libraries(lewm_static INTERFACE Threads::Threads ${CMAKE_DL_LIBS})
+  # A project in C alone does not know what C++ needs; one in C++ does.
+  target_link_libraries(lewm_static INTERFACE Threads::Threads ${CMAKE_DL_LIBS} $<$<LINK_LANGUAGE:C>:stdc++> $<$<LINK_LANGUAGE:C>:m>)
   set_target_properties(lewm_static PROPERTIES OUTPUT_NAME lewm)
 endif()
 
