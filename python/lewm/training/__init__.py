@@ -13,6 +13,7 @@ from lewm.checkpoint import save
 from lewm.errors import Error
 from lewm.nn import LeWM
 from lewm.nn.cloner import Cloner
+from lewm.training.allocator import keep_freed_memory
 from lewm.training.config import PRESETS, TrainConfig, make_config, parse_overrides
 from lewm.training.distributed import Ranks
 from lewm.training.log import read_metrics
@@ -81,6 +82,8 @@ def train(
     if settings.threads:
         torch.set_num_threads(settings.threads)
     ranks = Ranks.join(settings.device)
+    if ranks.device.type == "cpu":
+        keep_freed_memory()
     try:
         if resume is None:
             _require_fresh(settings, ranks)
