@@ -3,7 +3,7 @@
 Parameters carry the names of the published checkpoints. The arithmetic is theirs too, arranged for training speed:
 uint8 pixels go straight into the patch projection, with the normalisation folded into its weights; query, key and
 value are one matrix product; and the last layer computes its query, output and MLP for the CLS token alone, the only
-one read.
+one read, without projecting the others to keys and values.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lewm.nn.attention import attend, self_attend
+from lewm.nn.attention import self_attend
 
 __all__ = ["POSITION_INITS", "VisionTransformer", "grid_waves"]
 
@@ -119,11 +119,28 @@ class _SelfAttention(nn.Module):
         self.key = _Linear(dim, dim)
         self.value = _Linear(dim, dim)
 
-    def project(self, x: Tensor, names: Sequence[str]) -> Tensor:
-        """The named projections of x, (N, T, dim), as one matrix product: (N, T, len(names) * dim)."""
-        layers = [getattr(self, name) for name in names]
+    def project(self, x: Tensor) -> Tensor:
+        """Queries, keys and values of x, (N, T, dim), as one matrix product: (N, T, 3 * dim)."""
+        layers = (self.query, self.key, self.value)
         weight = torch.cat([layer.weight for layer in layers])
         return F.linear(x, weight, torch.cat([layer.bias for layer in layers]))
+
+    def read(self, x: Tensor, heads: int) -> Tensor:
+        """What the first token of x, (N, T, dim), reads from all tokens: (N, 1, dim).
+
+        With one query per image and head the projections of the other tokens are not needed, as
+            q . (K x_t + k) = (K^T q) . x_t + q . k    and    sum_t p_t (V x_t + v) = V (sum_t p_t x_t) + v:
+        2 * heads products with x in place of two of dim x dim.
+        """
+        n, _, dim = x.shape
+        by_head = (heads, dim // heads, dim)
+        q = self.query(x[:, 0]).view(n, *by_head[:2]) * by_head[1] ** -0.5
+        queries = torch.einsum("nhd,hdc->nhc", q, self.key.weight.view(by_head))
+        # q . k is the same for all tokens, so softmax drops it; with it the bias keeps a gradient, of zero.
+        scores = queries @ x.transpose(1, 2) + (q * self.key.bias.view(by_head[:2])).sum(-1, keepdim=True)
+        mixed = torch.softmax(scores, dim=-1).to(x.dtype) @ x  # (N, heads, dim)
+        values = torch.einsum("nhc,hdc->nhd", mixed, self.value.weight.view(by_head))
+        return values.reshape(n, 1, dim) + self.value.bias
 
 
 class _Output(nn.Module):
@@ -145,19 +162,9 @@ class _Attention(nn.Module):
 
     def forward(self, x: Tensor, cls_only: bool) -> Tensor:
         """x: (N, T, dim) -> (N, T, dim), or (N, 1, dim) for the CLS token's query alone."""
-        if not cls_only:
-            return self.output(
-                self_attend(self.attention.project(x, ("query", "key", "value")), self.heads, self.kind)
-            )
-        (q,) = self._heads(self.attention.project(x[:, :1], ("query",)), 1)
-        k, v = self._heads(self.attention.project(x, ("key", "value")), 2)
-        mixed = attend(q, k, v, kind=self.kind)  # (N, heads, 1, dim / heads)
-        return self.output(mixed.transpose(1, 2).flatten(2))
-
-    def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """(N, T, parts * dim) -> parts tensors (N, heads, T, dim / heads)."""
-        n, tokens, _ = x.shape
-        return x.view(n, tokens, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        if cls_only:
+            return self.output(self.attention.read(x, self.heads))
+        return self.output(self_attend(self.attention.project(x), self.heads, self.kind))
 
 
 class _Layer(nn.Module):
