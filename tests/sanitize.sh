@@ -7,7 +7,8 @@ sanitizers=${1:-address,undefined}
 build=${2:-$(mktemp -d)}
 python=${PYTHON:-python3}
 
-configure=(-DLEWM_TESTS=ON -DLEWM_CUDA=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo -DLEWM_SANITIZE="$sanitizers")
+configure=(-DLEWM_TESTS=ON -DLEWM_CUDA=OFF -DLEWM_SANITIZE="$sanitizers" -DCMAKE_BUILD_TYPE=Debug
+  -DCMAKE_C_FLAGS_DEBUG="-O1 -g1" -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g1")  # compiles in half the time of -O2 -g
 if [[ $sanitizers == *address* ]]; then
   configure+=(-DLEWM_PYTHON=ON -DPython_EXECUTABLE="$(command -v "$python")"
     -Dnanobind_DIR="$("$python" -m nanobind --cmake_dir)")

@@ -28,6 +28,14 @@ for program in consumer_c consumer_cpp consumer_static; do
 done
 [[ -n $expected ]] || { echo "no program was built" >&2; exit 1; }
 
+# A project without C++ links the static library.
+if [[ -x $build/consumer_static ]]; then
+  cmake -S "$here/c_only" -B "$build/c_only" -DCMAKE_PREFIX_PATH="$prefix" >"$build/c_only.log" &&
+    cmake --build "$build/c_only" >>"$build/c_only.log" || { cat "$build/c_only.log"; exit 1; }
+  [[ $("$build/c_only/consumer_c" "$model") == "$expected" ]] || { echo "c_only: another plan" >&2; exit 1; }
+  echo "C alone, static: ok"
+fi
+
 # The examples run; the ROS 2 node answers the three of its stub's images that it can act on.
 "$build/minimal" "$model" >/dev/null
 "$build/embed_existing_loop" "$model" 6 >/dev/null
