@@ -72,6 +72,8 @@ if(NOT SKBUILD)
   configure_file(cmake/lewm.pc.in lewm.pc @ONLY)
   install(FILES ${PROJECT_BINARY_DIR}/lewm.pc DESTINATION ${lewm_lib_dir}/pkgconfig COMPONENT development)
 
+  install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright COMPONENT runtime)
+
   # cpack -G DEB: one package with both components.
   set(CPACK_PACKAGE_NAME lewm)
   set(CPACK_PACKAGE_VERSION ${PROJECT_VERSION})

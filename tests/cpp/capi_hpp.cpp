@@ -47,6 +47,24 @@ TEST(a_plan_costs_what_the_workspace_says) {
   CHECK_NEAR(cost[0], distance, 1e-4 * distance);
 }
 
+TEST(pixels_and_normalised_frames_have_one_latent) {
+  const lewm::Model model(path, LEWM_PRECISION_FP32);
+  lewm::Workspace workspace(model);
+  const float mean[3] = {0.485f, 0.456f, 0.406f}, std[3] = {0.229f, 0.224f, 0.225f};
+  const std::vector<std::uint8_t> pixels = frame(model, 3);
+  std::vector<float> normalised(pixels.size());
+  for (std::size_t i = 0; i < pixels.size(); ++i) {
+    const std::size_t channel = i % 3;
+    normalised[channel * (pixels.size() / 3) + i / 3] =
+        (static_cast<float>(pixels[i]) / 255 - mean[channel]) / std[channel];
+  }
+  const std::vector<float> a = workspace.encode(pixels), b = workspace.encode(normalised);
+  for (std::size_t d = 0; d < a.size(); ++d) CHECK_NEAR(a[d], b[d], 1e-4);
+  const lewm::Scaling scaling = model.action_scaling();
+  CHECK_EQ(scaling.mean.size(), 2u);
+  CHECK(scaling.std[0] > 0 && scaling.std[1] > 0);
+}
+
 TEST(failures_are_exceptions_with_status_and_message) {
   CHECK_THROWS(lewm::Model("/no/such/file"), lewm::Error, "/no/such/file");
   try {
@@ -62,6 +80,11 @@ TEST(failures_are_exceptions_with_status_and_message) {
   const std::vector<float> short_latent(3);
   CHECK_THROWS(planner.plan_latents(short_latent, short_latent), lewm::Error, "latents: expected 24 elements, got 3");
   CHECK_THROWS(planner.plan(std::vector<std::uint8_t>(7), frame(model, 1)), lewm::Error, "frames: expected 1200");
+  const std::vector<float> part(5);
+  lewm::PlanOptions options;
+  options.warm_start = part;
+  CHECK_THROWS(planner.plan(frame(model, 1), frame(model, 1), options), lewm::Error,
+               "warm_start: expected a multiple of 6 elements, got 5");
 }
 
 TEST(background_plans_equal_foreground_plans) {

@@ -63,6 +63,15 @@ void need_size(const char* name, Span<T> span, std::int64_t expected) {
                                          std::to_string(span.size()));
 }
 
+// How many times `unit` elements there are.
+template <class T>
+std::int64_t need_multiple(const char* name, Span<T> span, std::int64_t unit) {
+  const auto size = static_cast<std::int64_t>(span.size());
+  if (size % unit == 0) return size / unit;
+  throw Error(LEWM_INVALID_ARGUMENT, std::string(name) + ": expected a multiple of " + std::to_string(unit) +
+                                         " elements, got " + std::to_string(size));
+}
+
 // Zeroed, with its size.
 template <class T>
 T sized() {
@@ -163,11 +172,7 @@ class Workspace {
   template <class Pixel>
   std::vector<float> encode_with(lewm_status (*function)(lewm_workspace*, const Pixel*, std::int64_t, float*),
                                  Span<const Pixel> frames) {
-    if (frames.size() % frame_size_) {
-      throw Error(LEWM_INVALID_ARGUMENT, "frames: expected a multiple of " + std::to_string(frame_size_) +
-                                             " elements, got " + std::to_string(frames.size()));
-    }
-    const auto n = static_cast<std::int64_t>(frames.size() / frame_size_);
+    const std::int64_t n = detail::need_multiple("frames", frames, static_cast<std::int64_t>(frame_size_));
     std::vector<float> latents(static_cast<std::size_t>(n * info_.latent_dim));
     detail::check(function(handle_.get(), frames.data(), n, latents.data()));
     return latents;
@@ -311,8 +316,7 @@ class Planner {
   lewm_plan_request request_of(std::int64_t context, const PlanOptions& options) const {
     lewm_plan_request request = detail::sized<lewm_plan_request>();
     request.context = context;
-    request.warm_blocks = static_cast<std::int64_t>(options.warm_start.size()) / info_.block_dim;
-    detail::need_size("warm_start", options.warm_start, request.warm_blocks * info_.block_dim);
+    request.warm_blocks = detail::need_multiple("warm_start", options.warm_start, info_.block_dim);
     detail::need_size("past_actions", options.past_actions, (context > 1 ? context - 1 : 0) * info_.block_dim);
     request.warm_start = options.warm_start.data();
     request.past_actions = options.past_actions.data();
@@ -343,8 +347,7 @@ class BackgroundPlanner {
     detail::need_size("frame", frame, static_cast<std::int64_t>(frame_size_));
     detail::need_size("goal", goal, static_cast<std::int64_t>(frame_size_));
     lewm_plan_request request = detail::sized<lewm_plan_request>();
-    request.warm_blocks = static_cast<std::int64_t>(warm_start.size()) / info_.block_dim;
-    detail::need_size("warm_start", warm_start, request.warm_blocks * info_.block_dim);
+    request.warm_blocks = detail::need_multiple("warm_start", warm_start, info_.block_dim);
     request.warm_start = warm_start.data();
     request.plan_index = plan_index;
     request.deadline = deadline;
