@@ -1,5 +1,6 @@
-// replay MODEL EPISODE ACTIONS: drives a controller with a recorded episode and writes its actions.
+// replay MODEL EPISODE ACTIONS PRECISION: drives a controller with a recorded episode and writes its actions.
 //   EPISODE: frames [1 + steps, image_size, image_size, 3] uint8, the goal first. ACTIONS: [steps, action_dim] float32.
+//   PRECISION: auto, fp32, bf16 or int8.
 // tests/python/test_recorded_episode.py does the same in Python and compares the bytes.
 #include <cstdint>
 #include <cstdio>
@@ -7,11 +8,25 @@
 #include <fstream>
 #include <iterator>
 #include <lewm/lewm.hpp>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
+namespace {
+
+lewm_precision precision_of(const std::string& name) {
+  const char* const names[] = {"auto", "fp32", "bf16", "int8"};
+  for (int i = 0; i < 4; ++i) {
+    if (name == names[i]) return static_cast<lewm_precision>(i);
+  }
+  throw std::runtime_error("precision: expected auto, fp32, bf16 or int8, got " + name);
+}
+
+}  // namespace
+
 int main(int argc, char** argv) try {
-  if (argc != 4) return std::fprintf(stderr, "usage: replay MODEL EPISODE ACTIONS\n"), 2;
-  const lewm::Model model(argv[1]);
+  if (argc != 5) return std::fprintf(stderr, "usage: replay MODEL EPISODE ACTIONS PRECISION\n"), 2;
+  const lewm::Model model(argv[1], precision_of(argv[4]));
   std::ifstream file(argv[2], std::ios::binary);
   const std::vector<char> text{std::istreambuf_iterator<char>(file), {}};
   const std::vector<std::uint8_t> episode(text.begin(), text.end());

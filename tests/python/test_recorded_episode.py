@@ -36,22 +36,25 @@ def replay(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
-@pytest.mark.parametrize("isa", [None, "scalar"])
-def test_python_and_cpp_give_the_same_actions(replay: Path, tmp_path: Path, isa: str | None) -> None:
+@pytest.mark.parametrize(
+    ("isa", "precision"), [("", "auto"), ("", "bf16"), ("", "int8"), ("scalar", "auto"), ("scalar", "int8")]
+)
+def test_python_and_cpp_give_the_same_actions(replay: Path, tmp_path: Path, isa: str, precision: str) -> None:
     """Every option beside those set here has one default in both."""
     path = tmp_path / "model.safetensors"
     lewm.save(synthetic.state(CONFIG), path, config=CONFIG, action_mean=[0.1, -0.2], action_std=[0.7, 1.3])
     goal, *frames = episode = synthetic.frames(5, 1 + STEPS, CONFIG.image_size)
     episode.tofile(tmp_path / "episode")
 
-    model = lewm.load(path) if isa is None else lewm.load(path, isa=isa)
+    model = lewm.load(path, precision=precision, isa=isa)
     planner = lewm.Planner(model, method="icem", samples=24, elites=4, iterations=3, horizon=4, seed=7)
     controller = lewm.Controller(planner, replan_every=2, context=2)
     controller.set_goal(goal)
     python = np.stack([controller.act(frame) for frame in frames])
 
-    environment = dict(os.environ) if isa is None else {**os.environ, "LEWM_ISA": isa}
+    environment = {**os.environ, "LEWM_ISA": isa} if isa else dict(os.environ)
     actions = tmp_path / "actions"
-    subprocess.run([replay, path, tmp_path / "episode", actions], check=True, timeout=300, env=environment)
+    command = [replay, path, tmp_path / "episode", actions, precision]
+    subprocess.run(command, check=True, timeout=300, env=environment)
     assert python.shape == (STEPS, CONFIG.action_dim) and np.unique(python[:, 0]).size > STEPS // 2
     assert actions.read_bytes() == python.tobytes()
