@@ -4,7 +4,7 @@
     python benches/bench_sigreg.py --size 4,4096,192,1024,17      # T, B, D, M, K; may be repeated
     python benches/bench_sigreg.py --sweep --out results          # over B, M and K: results/sigreg.csv and .png
 
-Needs an environment with stable-worldmodel (and matplotlib for the plot). Times are taken in this process, the
+Needs an environment with lewm, stable-worldmodel (and matplotlib for the plot). Times are taken in this process, the
 contenders taking turns; memory is the growth of the resident set over one call, each in a process of its own. The
 ceiling is the time that the two matrix products alone would take at the rate of torch's own float32 product here.
 """
@@ -25,8 +25,6 @@ from pathlib import Path
 import torch
 from stable_worldmodel.wm.loss import SIGReg as PublishedSIGReg
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))
 
 from lewm.nn import SIGReg
 

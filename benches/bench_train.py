@@ -4,7 +4,7 @@
     python benches/bench_train.py --preset tiny
     python benches/bench_train.py --preset tiny --curves curves.csv    # 300 steps of each from the same weights
 
-Needs an environment with stable-worldmodel and transformers. Ours gets uint8 frames and normalises them in the step;
+Needs an environment with lewm, stable-worldmodel and transformers. Ours gets uint8 frames and normalises them itself;
 the published side gets frames that are normalised floats already, as its data loader delivers them.
 """
 
@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -25,11 +26,13 @@ from stable_worldmodel.wm.loss import SIGReg as PublishedSIGReg
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "python"), str(ROOT / "tests" / "golden")]
+sys.path.insert(0, str(ROOT / "tests" / "golden"))
 
 import published_model  # noqa: E402
 
 from lewm.nn import LeWM  # noqa: E402
+from lewm.training.allocator import keep_freed_memory  # noqa: E402
+from lewm.training.bf16 import bf16_products  # noqa: E402
 from lewm.training.config import TrainConfig, make_config  # noqa: E402
 from lewm.training.optim import make_optimizer  # noqa: E402
 
@@ -62,16 +65,21 @@ def published_step(config: TrainConfig, state: dict[str, Tensor], bf16: bool) ->
 
 
 def our_step(config: TrainConfig, state: dict[str, Tensor], bf16: bool) -> Step:
-    """The same step by lewm."""
+    """The same step by lewm, as `lewm.train` takes it."""
+    keep_freed_memory()
+    products = bf16_products(torch.device("cpu")) if bf16 else nullcontext()
     model = LeWM(config.model, config.dropout)
     model.load_state_dict(state)
     optimizer = make_optimizer(model.parameters(), config.lr, config.weight_decay)
 
     def step(batch: Batch, seed: int) -> tuple[float, float]:
         torch.manual_seed(seed)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            out = model(batch, config.sigreg_weight, num_proj=config.num_proj, knots=config.knots, seed=seed)
-        out["loss"].backward()
+        with products:
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                out = model(
+                    batch, config.sigreg_weight, num_proj=config.num_proj, knots=config.knots, seed=seed
+                )
+            out["loss"].backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
         optimizer.zero_grad()

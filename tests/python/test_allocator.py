@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-# Page faults of filling an array of 64 MiB that was freed and is allocated again, once the heap has settled: the first few
-# times an aligned array does not fit where its predecessor of the same size lay.
+# Page faults of filling an array of 64 MiB that was freed and is allocated again, once the heap has settled: the first
+# few times an aligned array does not fit where its predecessor of the same size lay.
 FAULTS = """
 import resource, sys, torch
 from lewm.training.allocator import keep_freed_memory

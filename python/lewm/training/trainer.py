@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,6 +21,7 @@ from lewm.data import TrajectoryDataset
 from lewm.errors import Error
 from lewm.nn import LeWM
 from lewm.nn.cloner import Cloner
+from lewm.training.bf16 import bf16_products
 from lewm.training.calibration import calibrate
 from lewm.training.checkpoints import read_checkpoint, restore_rng, rng_state, write_checkpoint
 from lewm.training.config import CLONING, TrainConfig
@@ -61,6 +62,9 @@ class Trainer:
         self.seconds = 0.0
         self.best_val_loss = float("inf")
         self._bf16 = _use_bf16(config.precision, ranks.device)
+        # torch.compile does not see through the mode that replaces products, and keeps torch's own.
+        replaced = self._bf16 and not config.compile
+        self._products = bf16_products(ranks.device) if replaced else nullcontext()
         self._clock = _Clock(0, 0.0)
         self._unhealthy = torch.full((), -1, device=ranks.device)  # the first step whose loss is not finite
 
@@ -155,8 +159,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self._wrapped.train()
-        out = self._loss(self._wrapped, batch, seed=_direction_seed(config.seed, self.step))
-        out["loss"].backward()
+        with self._products:
+            out = self._loss(self._wrapped, batch, seed=_direction_seed(config.seed, self.step))
+            out["loss"].backward()
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -179,7 +184,7 @@ class Trainer:
                 "seed": seed,
                 "group": group,
             }
-        with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self._bf16):
+        with self._products, torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self._bf16):
             return module(batch, **options)
 
     @torch.no_grad()
@@ -202,7 +207,7 @@ class Trainer:
 
     def calibrate(self) -> None:
         """Takes the batch norms' statistics anew and leaves the model in evaluation mode."""
-        with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self._bf16):
+        with self._products, torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self._bf16):
             calibrate(self.model, self._fixed_batches(self.train_data, _CALIBRATION_BATCHES))
 
     def _fixed_batches(self, data: TrajectoryDataset, count: int) -> Iterator[dict[str, Tensor]]:
