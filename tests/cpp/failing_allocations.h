@@ -36,6 +36,14 @@ inline void may_fail() {
   const std::size_t step = static_cast<std::size_t>(alignment);
   return allocation_detail::counted(std::aligned_alloc(step, (size + step) / step * step));
 }
+// Sanitizers have all of these, none of which calls another: where one is replaced, its like must be.
+[[gnu::noinline]] void* operator new(std::size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
+  try {
+    return operator new(size, alignment);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
 [[gnu::noinline]] void operator delete(void* memory) noexcept {
   if (memory) --live_allocations;
   std::free(memory);
