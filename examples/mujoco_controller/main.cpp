@@ -2,8 +2,10 @@
 // while the next one is made in the background. Prints successes, missed ticks and the percentiles of frame -> action.
 //
 //   mujoco_controller MODEL.safetensors .../dm_control/suite/reacher.xml [steps=2000] [rate=20] [episode=100] [seed=0]
-//                     [samples=64] [iterations=4] [policy=plan|random] [pace=1] [priority=0]
+//                     [samples=64] [iterations=4] [policy=plan|random] [pace=1] [priority=0] [offset=0]
 //
+// offset: the goal is where random torques take the arm from its start in that many steps, as in the evaluation
+// protocol (without starts that already count as solved); 0: anywhere. pace=0: no clock; every plan is waited for.
 // priority: SCHED_FIFO of the loop, 1..99 (needs the privilege), so that nothing else on the machine makes it late. The
 // planner's threads stay as they were started. Mesa's software renderer hands work to threads of its own, which have no
 // such priority: run with LP_NUM_THREADS=0.
@@ -74,13 +76,16 @@ class Execution {
   }
 
   // Called when a block begins: asks for a plan from this frame, warm-started by what is left of the current one.
-  void begin_block(const std::vector<std::uint8_t>& frame, const std::vector<std::uint8_t>& goal) {
+  // With `wait` it returns when there is one.
+  void begin_block(const std::vector<std::uint8_t>& frame, const std::vector<std::uint8_t>& goal, bool wait) {
     ++block_;
     const auto from = static_cast<std::size_t>(std::min(block_ - plan_begin_, horizon_) * info_.block_dim);
     const lewm::Span<const float> rest = from < plan_.size()
                                              ? lewm::Span<const float>(plan_.data() + from, plan_.size() - from)
                                              : lewm::Span<const float>();
-    submitted_[background_.submit(frame, goal, rest, static_cast<std::uint32_t>(++plans_))] = block_;
+    const std::uint64_t ticket = background_.submit(frame, goal, rest, static_cast<std::uint32_t>(++plans_));
+    submitted_[ticket] = block_;
+    while (wait && background_.latest() != ticket) std::this_thread::sleep_for(std::chrono::microseconds(100));
   }
 
   // Action `step` of the current block, in the environment's units; zeros while there is no plan for it. Never waits.
@@ -139,11 +144,13 @@ int run(int argc, char** argv) {
   const long episode_steps = options.number("episode", 100), seed = options.number("seed", 0);
   const bool random_policy = options.text("policy", "plan") == "random";
   const bool pace = options.number("pace", 1) != 0;
-  const long priority = options.number("priority", 0);
+  const long priority = options.number("priority", 0), offset = options.number("offset", 0);
   lewm_planner_config config = lewm::planner_config();
   config.samples = options.number("samples", 64);
   config.iterations = options.number("iterations", 4);
   config.elites = std::max<std::int64_t>(2, config.samples / 8);
+  config.horizon = options.number("horizon", config.horizon);
+  if (options.text("cost", "sum") == "sum") config.cost_mode = LEWM_COST_SUM;  // arrive, rather than be about to
   options.finish();
 
   lewm::check_version();
@@ -151,6 +158,16 @@ int run(int argc, char** argv) {
   const lewm_model_info& info = model.info();
   if (info.action_dim != 2) throw std::runtime_error("the model's actions are not the arm's two torques");
   Scene scene(argv[2], static_cast<int>(info.image_size));
+  // Torques beyond the motors' range are not worth a candidate.
+  const lewm::Scaling scaling = model.action_scaling();
+  std::vector<float> low, high;
+  for (std::size_t i = 0; i < scaling.mean.size(); ++i) {
+    low.push_back((-1.0f - scaling.mean[i]) / scaling.std[i]);
+    high.push_back((1.0f - scaling.mean[i]) / scaling.std[i]);
+  }
+  config.low = low.data();
+  config.high = high.data();
+  config.bound_dim = info.action_dim;
   Execution execution(model, config);
   if (priority) raise_priority(priority);
 
@@ -166,10 +183,11 @@ int run(int argc, char** argv) {
   auto next_tick = Clock::now();
   for (long step = 0; step < steps; ++step) {
     if (step % episode_steps == 0) {
-      goal_angles = Scene::random_angles(random);
+      const Angles start = Scene::random_angles(random);
+      goal_angles = offset ? scene.wander(start, offset, random) : Scene::random_angles(random);
       scene.place(goal_angles);
       goal = scene.draw();
-      scene.place(Scene::random_angles(random));
+      scene.place(start);
       execution.start_episode();
       ++episodes;
       reached = false;
@@ -180,7 +198,7 @@ int run(int argc, char** argv) {
     const auto seen = Clock::now();
     float action[2] = {torque(random), torque(random)};
     if (!random_policy) {
-      if (frame) execution.begin_block(*frame, goal);
+      if (frame) execution.begin_block(*frame, goal, !pace);
       execution.act(in_block, action);
     }
     latency.push_back(milliseconds(Clock::now() - seen));

@@ -129,6 +129,19 @@ const std::vector<std::uint8_t>& Scene::draw() {
   return frame_;
 }
 
+Angles Scene::wander(Angles start, long steps, std::mt19937_64& random) {
+  std::uniform_real_distribution<float> torque(-1.0f, 1.0f);
+  do {
+    place(start);
+    float action[2] = {};
+    for (long i = 0; i < steps; ++i) {
+      if (i % 5 == 0) action[0] = torque(random), action[1] = torque(random);
+      step(action);
+    }
+  } while (reached(angles(), start));
+  return angles();
+}
+
 bool Scene::reached(Angles state, Angles goal) {
   return std::fabs(wrapped(state.shoulder - goal.shoulder)) < kTolerance &&
          std::fabs(wrapped(state.wrist - goal.wrist)) < kTolerance;

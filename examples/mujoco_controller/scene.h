@@ -26,6 +26,9 @@ class Scene {
   void step(const float action[2]);         // one environment step: 0.04 s with these torques, in [-1, 1]
   const std::vector<std::uint8_t>& draw();  // [image_size, image_size, 3] RGB, valid until the next call
 
+  // Where random torques, new at every fifth step, take the arm from rest in `steps` steps: not where it began.
+  Angles wander(Angles start, long steps, std::mt19937_64& random);
+
   static bool reached(Angles state, Angles goal);  // each joint within 0.05 rad
   static Angles random_angles(std::mt19937_64& random);
 
