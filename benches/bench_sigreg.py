@@ -29,6 +29,9 @@ from torch import Tensor
 from lewm.nn import SIGReg
 
 CONTENDERS = ("published eager", "published compiled", "lewm")
+REST = (
+    0.02  # seconds before every timed call, in which the OpenMP threads of the contender before go to sleep
+)
 MEMORY_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "65536",
     "MALLOC_TRIM_THRESHOLD_": "0",
@@ -108,6 +111,7 @@ def measure_times(size: Size, names: list[str], rounds: int) -> dict[str, tuple[
     times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
         for name, run in runs.items():
+            time.sleep(REST)
             times[name].append(seconds(lambda run=run: run(z)))
     return {name: (min(values), statistics.median(values)) for name, values in times.items()}
 

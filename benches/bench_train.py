@@ -4,7 +4,7 @@
     python benches/bench_train.py --preset tiny
     python benches/bench_train.py --preset tiny --curves curves.csv    # 300 steps of each from the same weights
 
-Needs an environment with lewm, stable-worldmodel and transformers. Ours gets uint8 frames and normalises them itself;
+Needs an environment with lewm, stable-worldmodel, transformers and, for curves, matplotlib. Ours gets uint8 frames;
 the published side gets frames that are normalised floats already, as its data loader delivers them.
 """
 
@@ -128,7 +128,7 @@ def time_steps(ours: Step, theirs: Step, config: TrainConfig, steps: int) -> Non
 
 
 def write_curves(ours: Step, theirs: Step, config: TrainConfig, steps: int, path: Path) -> None:
-    """The losses of both over the same batches, as CSV and, with matplotlib, as a picture beside it."""
+    """The losses of both over the same batches, as CSV."""
     names = ("step", "ours_pred", "published_pred", "ours_sigreg", "published_sigreg")
     rows = []
     with path.open("w", newline="") as file:
@@ -143,18 +143,27 @@ def write_curves(ours: Step, theirs: Step, config: TrainConfig, steps: int, path
     last = [statistics.mean(column) for column in zip(*rows[-50:], strict=True)]
     for name, value in zip(names[1:], last[1:], strict=True):
         print(f"{name:18} mean of the last 50 steps {value:.4f}")
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError:
-        return
+
+
+def plot_curves(path: Path) -> None:
+    """A picture of the losses in the CSV file `path`, beside it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    steps = [int(row["step"]) for row in rows]
     figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    columns = dict(zip(names, zip(*rows, strict=True), strict=True))
-    for panel, loss in zip(panels, ("pred", "sigreg"), strict=True):
+    for panel, (loss, title) in zip(panels, (("pred", "prediction loss"), ("sigreg", "SIGReg")), strict=True):
         for side in ("published", "ours"):
-            panel.plot(columns["step"], columns[f"{side}_{loss}"], label=side, linewidth=1)
-        panel.set(xlabel="step", ylabel=f"{loss} loss", yscale="log")
+            values = [float(row[f"{side}_{loss}"]) for row in rows]
+            panel.plot(steps, values, label=side, linewidth=1)
+        panel.set(xlabel="step", ylabel=title, yscale="log")
+        panel.grid(alpha=0.3)
         panel.legend()
-    figure.savefig(path.with_suffix(".png"), dpi=120)
+    figure.savefig(path.with_suffix(".png"), dpi=110)
 
 
 def main() -> None:
@@ -183,6 +192,7 @@ def main() -> None:
     )
     if arguments.curves:
         write_curves(ours, theirs, config, arguments.steps or 300, arguments.curves)
+        plot_curves(arguments.curves)
     else:
         time_steps(ours, theirs, config, arguments.steps or 10)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ except ImportError:  # lewm used from its sources, without a build
 __all__ = ["SIGReg", "sigreg"]
 
 _COMPILED_DTYPES = (torch.float32, torch.bfloat16)
+_ONE_THREAD_ELEMENTS = 1 << 20  # a fraction of a millisecond
 _SEEDS = 2**63  # exclusive; seeds travel as int64 tensors
 
 
@@ -315,6 +317,16 @@ def _backward_plain(grad, gradient, dtype):
     return (grad * gradient).to(dtype)
 
 
+def _backward_cpu(grad, gradient, dtype):
+    """On this thread alone: torch would wake its OpenMP threads for one pass over the gradient, and they then spin for
+    milliseconds on the cores that the next step's kernels want."""
+    if gradient.dtype != torch.float32 or gradient.numel() > _ONE_THREAD_ELEMENTS:
+        return _backward_plain(grad, gradient, dtype)
+    scaled = torch.empty_like(gradient)
+    np.multiply(gradient.numpy(), np.float32(grad.item()), out=scaled.numpy())
+    return scaled.to(dtype)
+
+
 @torch.library.register_fake("lewm::sigreg_sums")
 def _sums_fake(z, directions, seed, num_proj, knots, t_max):
     return z.new_empty((z.shape[0], num_proj, 2, knots), dtype=plain.wide_dtype(z.device))
@@ -358,6 +370,7 @@ torch.library.impl("lewm::sigreg", "default", _sigreg_plain)
 torch.library.impl("lewm::sigreg", "cpu", _sigreg_cpu)
 torch.library.impl("lewm::sigreg", "cuda", _sigreg_cuda)
 torch.library.impl("lewm::sigreg_backward", "default", _backward_plain)
+torch.library.impl("lewm::sigreg_backward", "cpu", _backward_cpu)
 torch.library.register_autograd("lewm::sigreg", _backward, setup_context=_save_gradient)
 torch.library.register_autograd("lewm::sigreg_backward", _refuse_second_derivative)
 if hasattr(torch.library, "register_vmap"):  # torch >= 2.5
