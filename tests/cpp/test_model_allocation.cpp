@@ -25,6 +25,9 @@ void* operator new(std::size_t bytes) { return count_and_allocate(bytes ? bytes 
 void* operator new(std::size_t bytes, std::align_val_t alignment) {
   return count_and_allocate(bytes ? bytes : 1, static_cast<std::size_t>(alignment));
 }
+void* operator new(std::size_t bytes, std::align_val_t alignment, const std::nothrow_t&) noexcept {
+  return operator new(bytes, alignment);  // sanitizers have one of their own
+}
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
