@@ -6,12 +6,13 @@
 //   - take shared memory from LEWM_SHARED only (dynamic, sized at launch),
 //   - move 16 bytes at once only through load16/store16 and cp_async16,
 //   - use warp collectives and tensor cores only through the functions named here,
-//   - are launched with LEWM_LAUNCH.
+//   - are loaded with load_kernel() when a model is made (kernels.h), and launched with LEWM_LAUNCH.
 #pragma once
 
 #include <cstdint>
 
-#include "cuda/api.h"
+#include "cuda/kernels.h"
+#include "cuda/runtime.h"
 
 #ifdef LEWM_CUDA_HOST_RUN
 #include "host_cuda.h"
@@ -22,16 +23,22 @@
 
 // The block's dynamic shared memory, 128-byte aligned.
 #define LEWM_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
-#define LEWM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)
+#define LEWM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)      \
+  (kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__), \
+   ::lewm::cuda::check(cudaGetLastError(), "launching " #kernel))
 
 namespace lewm::cuda {
 
-// Lets a kernel have more than the 48 KiB of shared memory that every kernel may have.
+// Brings a kernel to the current device, which CUDA does at its first launch otherwise: that may be while a graph is
+// captured, where nothing may be loaded. `shared_bytes`: the most that it is launched with, beyond the 48 KiB that
+// every kernel may have.
 template <class Kernel>
-void allow_shared(Kernel* kernel, std::size_t bytes) {
-  if (bytes <= 48 * 1024) return;
-  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+void load_kernel(Kernel* kernel, std::size_t shared_bytes = 0) {
+  cudaFuncAttributes attributes;
+  check(cudaFuncGetAttributes(&attributes, kernel), "loading a kernel");
+  if (shared_bytes <= 48 * 1024) return;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
+        "shared memory of a kernel");
 }
 
 struct alignas(16) Bytes16 {

@@ -9,6 +9,7 @@
 namespace lewm::cuda {
 namespace {
 
+constexpr std::int64_t kCameraBytes = std::int64_t{64} << 20;  // of frames that wait to be resized
 constexpr float kEncoderEps = 1e-12f;  // as in model/encoder_weights.h
 
 int patches_of(const HostModel& sizes) {
@@ -27,7 +28,9 @@ Encoder::Encoder(const Weights& weights, std::int64_t frames)
       patch_stride_(padded(weights.patch_bytes.k)),
       mlp_stride_(padded(weights.encoder.front().mlp_in.n)),
       frame_values_(std::int64_t{3} * weights.sizes.image_size * weights.sizes.image_size),
-      bytes_(frames * frame_values_),
+      bytes_(weights.device),
+      floats_(weights.device),
+      camera_(weights.device),
       patches_rows_(frames * patches_ * patch_stride_),
       embedded_(frames * patches_ * dim_),
       x_(frames * tokens_ * dim_),
@@ -39,13 +42,19 @@ Encoder::Encoder(const Weights& weights, std::int64_t frames)
       keys_(frames),
       projector_(weights.projector, frames) {}
 
-void Encoder::encode(const std::uint8_t* bytes, const float* floats, std::int64_t n, float* latents,
-                     cudaStream_t stream) {
+Frames Frames::from(std::int64_t first, std::int64_t frame_values) const {
+  Frames rest = *this;
+  if (bytes) rest.bytes += first * frame_values;
+  if (floats) rest.floats += first * frame_values;
+  if (camera) rest.camera += first * resize->height * resize->width * resize->channels;
+  return rest;
+}
+
+void Encoder::encode(const Frames& frames, std::int64_t n, float* latents, cudaStream_t stream) {
   launch_whole_sequences(static_cast<int>(std::min(n, frames_)), tokens_, key_row_.get(), keys_.get(), stream);
   for (std::int64_t first = 0; first < n; first += frames_) {
     const std::int64_t group = std::min(frames_, n - first);
-    embed(bytes ? bytes + first * frame_values_ : nullptr, floats ? floats + first * frame_values_ : nullptr, group,
-          stream);
+    embed(frames.from(first, frame_values_), group, stream);
     for (std::int64_t l = 0; l + 1 < weights_.sizes.encoder_depth; ++l) layer(l, group, stream);
     last_layer(group, stream);
     projector_.run(x_.get(), std::int64_t{tokens_} * dim_, group, latents + first * weights_.sizes.latent_dim,
@@ -53,15 +62,31 @@ void Encoder::encode(const std::uint8_t* bytes, const float* floats, std::int64_
   }
 }
 
+// Camera frames as the model's bytes; those of the host come over a few at a time.
+const std::uint8_t* Encoder::resized(const Frames& frames, std::int64_t n, cudaStream_t stream) {
+  std::uint8_t* out = bytes_.reserve(n * frame_values_, stream);
+  Resize resize = *frames.resize;
+  const std::int64_t raw = std::int64_t{resize.height} * resize.width * resize.channels;
+  const std::int64_t at_once = std::clamp(kCameraBytes / raw, std::int64_t{1}, n);
+  for (std::int64_t first = 0; first < n; first += at_once) {
+    resize.frames = std::min(at_once, n - first);
+    resize.source = camera_.input(frames.camera + first * raw, resize.frames * raw, stream);
+    resize.target = out + first * frame_values_;
+    launch_resize(resize, stream);
+  }
+  return out;
+}
+
 // Pixels -> x.
-void Encoder::embed(const std::uint8_t* bytes, const float* floats, std::int64_t n, cudaStream_t stream) {
-  if (bytes && !on_device(bytes)) {
-    copy(bytes_.get(), bytes, n * frame_values_, stream);
-    bytes = bytes_.get();
-  } else if (floats && !on_device(floats)) {
-    if (!floats_.get()) floats_ = Buffer<float>(frames_ * frame_values_);
-    copy(floats_.get(), floats, n * frame_values_, stream);
-    floats = floats_.get();
+void Encoder::embed(const Frames& frames, std::int64_t n, cudaStream_t stream) {
+  const std::uint8_t* bytes = nullptr;
+  const float* floats = nullptr;
+  if (frames.camera) {
+    bytes = resized(frames, n, stream);
+  } else if (frames.bytes) {
+    bytes = bytes_.input(frames.bytes, n * frame_values_, stream);
+  } else {
+    floats = floats_.input(frames.floats, n * frame_values_, stream);
   }
   const HostModel& sizes = weights_.sizes;
   launch_gather_patches({n, sizes.image_size, sizes.patch_size, bytes, floats, patches_rows_.get(), patch_stride_},

@@ -4,7 +4,9 @@
 #include <memory>
 #include <vector>
 
+#include "cuda/calls.h"
 #include "cuda/encoder.h"
+#include "cuda/frame.cuh"
 #include "cuda/rollout.h"
 #include "plan/options.h"
 
@@ -15,45 +17,26 @@ struct DeviceModel {
   const Weights weights;
 };
 
-// The order of an engine's calls: each waits for the one before, whatever streams they came on, because they share the
-// engine's memory.
-class Turn {
- public:
-  // `stream` null: the engine's own.
-  cudaStream_t begin(cudaStream_t stream) {
-    stream = stream ? stream : own_;
-    if (!LEWM_FAULT(kMissingDependency)) done_.hold(stream);
-    return stream;
-  }
-  void end(cudaStream_t stream) { done_.record(stream); }
-  cudaStream_t own() const { return own_; }
+// The filters of a frame resizer.
+struct DeviceResizer {
+  DeviceResizer(const DeviceModel& model, const HostResizer& resizer);
+  const int device;
+
+  // All but the frames themselves.
+  const Resize& arguments() const { return arguments_; }
 
  private:
-  Stream own_;
-  Event done_;
-};
+  ResizeFilter upload(const HostFilter& filter, std::int64_t size, const Stream& stream);
 
-// Device memory that grows when asked for more.
-class Growing {
- public:
-  // Room for `count` numbers; what it held is lost. Waits for `stream`, which may still read it, before it grows.
-  float* reserve(std::int64_t count, cudaStream_t stream);
-  // An array of the caller's: itself where it lies in device memory, else a copy.
-  const float* input(const float* values, std::int64_t count, cudaStream_t stream);
-  // Where a result of the caller's is made: in place if that is device memory, else here ...
-  float* output(float* values, std::int64_t count, cudaStream_t stream);
-  // ... from where it is then fetched; the caller's stream is waited for.
-  void deliver(float* values, std::int64_t count, cudaStream_t stream) const;
-
- private:
-  Buffer<float> buffer_;
-  std::int64_t capacity_ = 0;
+  Resize arguments_{};
+  std::vector<Buffer<std::int32_t>> integers_;
+  std::vector<Buffer<float>> floats_;
 };
 
 struct Engine {
   Engine(const DeviceModel& model, const Limits& limits);
 
-  void encode(const std::uint8_t* bytes, const float* floats, std::int64_t n, float* latents, cudaStream_t stream);
+  void encode(const Frames& frames, std::int64_t n, float* latents, cudaStream_t stream);
   void rollout(const Seen& seen, const float* actions, std::int64_t samples, std::int64_t horizon, float* latents,
                cudaStream_t stream);
   void cost(const Seen& seen, const float* goals, const float* actions, std::int64_t samples, std::int64_t horizon,
@@ -62,13 +45,13 @@ struct Engine {
   const Weights& weights;
 
  private:
-  void prepare(const Seen& seen, std::int64_t horizon, cudaStream_t stream);
+  void prepare(const Seen& seen, std::int64_t samples, std::int64_t horizon, cudaStream_t stream);
 
   Limits limits_;
   Turn turn_;
   std::unique_ptr<Encoder> encoder_;  // made when first needed, as is the rest
   std::unique_ptr<Rollout> rollout_;
-  Growing actions_, goals_, results_;
+  Growing<float> actions_, goals_, results_;
 };
 
 // A plan: one captured graph an iteration, launched as often as there are iterations.
@@ -89,7 +72,7 @@ struct Search {
   void costs(const float* actions, std::int64_t samples, float* cost, cudaStream_t stream);
   void fetch(PlanArguments& arguments, cudaStream_t stream);
   void check_found(std::int64_t problems) const;
-  void settle_for_initial(PlanArguments& arguments) const;
+  void check_costs(std::int64_t problems) const;
   const Graph& iteration_graph();
   double now() const { return options_.now(options_.now_context); }
 
@@ -116,9 +99,9 @@ struct Search {
   Buffer<float> candidates_, noise_, cost_;                          // [B, N, elements], the same if coloured, [B, N]
   Buffer<float> kept_candidates_;                                    // [B, kept, elements]
   Buffer<std::int32_t> rank_, found_, failed_iteration_, failed_found_;  // [B, K], [B], ...
-  Growing given_, given_cost_;                                           // of evaluate()
+  Growing<float> given_, given_cost_;                                    // of evaluate()
   // On the host: what tells a good plan from a bad one.
-  std::vector<float> host_initial_, host_initial_cost_;
+  std::vector<float> host_cost_;
   std::vector<std::int32_t> host_failed_iteration_, host_failed_found_;
 };
 

@@ -35,6 +35,8 @@ __global__ void __launch_bounds__(kThreads) resize_kernel(const Resize a) {
 
 }  // namespace
 
+void load_frame_kernels() { load_kernel(resize_kernel); }
+
 void launch_resize(const Resize& args, cudaStream_t stream) {
   const std::int64_t values = args.frames * args.size * args.size * 3;
   LEWM_LAUNCH(resize_kernel, dim3(static_cast<unsigned>((values + kThreads - 1) / kThreads)), dim3(kThreads), 0, stream,

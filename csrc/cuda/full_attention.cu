@@ -154,15 +154,22 @@ __global__ void __launch_bounds__(kThreads) full_attention_kernel(const FullAtte
 }
 
 template <int kDim>
+constexpr std::size_t kSharedBytes = 3 * kTile * (kDim * 2 + 16);
+
+template <int kDim>
 void launch(const FullAttention& a, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>((a.tokens + kTile - 1) / kTile), static_cast<unsigned>(a.heads),
                   static_cast<unsigned>(a.sequences));
-  constexpr std::size_t kSharedBytes = 3 * kTile * (kDim * 2 + 16);
-  allow_shared(full_attention_kernel<kDim>, kSharedBytes);
-  LEWM_LAUNCH(full_attention_kernel<kDim>, grid, dim3(kThreads), kSharedBytes, stream, a);
+  LEWM_LAUNCH(full_attention_kernel<kDim>, grid, dim3(kThreads), kSharedBytes<kDim>, stream, a);
 }
 
 }  // namespace
+
+void load_full_attention_kernels() {
+  load_kernel(full_attention_kernel<32>, kSharedBytes<32>);
+  load_kernel(full_attention_kernel<64>, kSharedBytes<64>);
+  load_kernel(full_attention_kernel<128>, kSharedBytes<128>);
+}
 
 void launch_full_attention(const FullAttention& attention, cudaStream_t stream) {
   if (attention.head_dim <= 32) return launch<32>(attention, stream);

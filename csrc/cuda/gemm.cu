@@ -130,6 +130,8 @@ __global__ void __launch_bounds__(kThreads) gemm_kernel(const Gemm gemm) {
 
 }  // namespace
 
+void load_gemm_kernels() { load_kernel(gemm_kernel, kSharedBytes); }
+
 void launch_gemm(const Gemm& gemm, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>((gemm.n + kTile - 1) / kTile),
                   static_cast<unsigned>((gemm.rows + kTile - 1) / kTile));

@@ -34,8 +34,12 @@ std::int32_t devices(std::int32_t* count, Message* message) {
   return guarded(message, [&] {
     int found = 0;
     const cudaError_t error = cudaGetDeviceCount(&found);
-    if (error == cudaErrorNoDevice) found = 0;
-    if (error != cudaErrorNoDevice) check(error, "cudaGetDeviceCount");
+    if (error == cudaErrorNoDevice) {
+      forget_error();
+      found = 0;
+    } else {
+      check(error, "cudaGetDeviceCount");
+    }
     *count = found;
   });
 }
@@ -44,8 +48,24 @@ std::int32_t model_create(const HostModel* model, std::int32_t device, DeviceMod
   return guarded(message, [&] { *out = new DeviceModel(*model, device); });
 }
 void model_destroy(DeviceModel* model) {
-  const OnDevice guard(model->weights.device);
+  const OnDevice guard(model->weights.device, std::nothrow);
   delete model;
+}
+
+std::int32_t is_on_device(const DeviceModel* model, const void* pointer, bool* result, Message* message) {
+  return guarded(message, [&] { *result = on_device(pointer, model->weights.device); });
+}
+
+std::int32_t resizer_create(const DeviceModel* model, const HostResizer* resizer, DeviceResizer** out,
+                            Message* message) {
+  return guarded(message, [&] {
+    const OnDevice guard(model->weights.device);
+    *out = new DeviceResizer(*model, *resizer);
+  });
+}
+void resizer_destroy(DeviceResizer* resizer) {
+  const OnDevice guard(resizer->device, std::nothrow);
+  delete resizer;
 }
 
 std::int32_t engine_create(const DeviceModel* model, const Limits* limits, Engine** out, Message* message) {
@@ -55,7 +75,7 @@ std::int32_t engine_create(const DeviceModel* model, const Limits* limits, Engin
   });
 }
 void engine_destroy(Engine* engine) {
-  const OnDevice guard(engine->weights.device);
+  const OnDevice guard(engine->weights.device, std::nothrow);
   delete engine;
 }
 
@@ -63,7 +83,7 @@ std::int32_t encode_bytes(Engine* engine, const std::uint8_t* frames, std::int64
                           Message* message) {
   return guarded(message, [&] {
     const OnDevice guard(engine->weights.device);
-    engine->encode(frames, nullptr, n, latents, stream_of(stream));
+    engine->encode({.bytes = frames}, n, latents, stream_of(stream));
   });
 }
 
@@ -71,7 +91,15 @@ std::int32_t encode_floats(Engine* engine, const float* frames, std::int64_t n, 
                            Message* message) {
   return guarded(message, [&] {
     const OnDevice guard(engine->weights.device);
-    engine->encode(nullptr, frames, n, latents, stream_of(stream));
+    engine->encode({.floats = frames}, n, latents, stream_of(stream));
+  });
+}
+
+std::int32_t encode_camera(Engine* engine, const DeviceResizer* resizer, const std::uint8_t* frames, std::int64_t n,
+                           float* latents, void* stream, Message* message) {
+  return guarded(message, [&] {
+    const OnDevice guard(engine->weights.device);
+    engine->encode({.camera = frames, .resize = &resizer->arguments()}, n, latents, stream_of(stream));
   });
 }
 
@@ -98,7 +126,7 @@ std::int32_t search_create(const DeviceModel* model, const SearchOptions* option
   });
 }
 void search_destroy(Search* search) {
-  const OnDevice guard(search->weights.device);
+  const OnDevice guard(search->weights.device, std::nothrow);
   delete search;
 }
 
@@ -121,34 +149,35 @@ std::int64_t sigreg_workspace(const SigregArguments* a) { return sigreg_workspac
 
 std::int32_t sigreg_sums(const SigregArguments* a, double* sums, void* stream, Message* message) {
   return guarded(message, [&] {
+    const OnDevice guard(a->device);
     enqueue_sigreg_sums(*a, sums, stream_of(stream));
-    check(cudaGetLastError(), "a launch");
   });
 }
 
 std::int32_t sigreg_statistic(const SigregArguments* a, const double* sums, double total, double* statistic,
                               void* stream, Message* message) {
   return guarded(message, [&] {
+    const OnDevice guard(a->device);
     enqueue_sigreg_statistic(*a, sums, total, statistic, stream_of(stream));
-    check(cudaGetLastError(), "a launch");
   });
 }
 
 std::int32_t sigreg_gradient(const SigregArguments* a, const double* sums, double total, double scale, float* gradient,
                              void* stream, Message* message) {
   return guarded(message, [&] {
+    const OnDevice guard(a->device);
     enqueue_sigreg_gradient(*a, sums, total, scale, gradient, stream_of(stream));
-    check(cudaGetLastError(), "a launch");
   });
 }
 
-constexpr Table kTable = {kTableVersion,    sizeof(Table),    LEWM_VERSION_STRING,
-                          devices,          model_create,     model_destroy,
-                          engine_create,    engine_destroy,   encode_bytes,
-                          encode_floats,    rollout,          cost,
-                          search_create,    search_destroy,   plan,
-                          evaluate,         sigreg_workspace, sigreg_sums,
-                          sigreg_statistic, sigreg_gradient};
+constexpr Table kTable = {kTableVersion,   sizeof(Table),    LEWM_VERSION_STRING,
+                          devices,         model_create,     model_destroy,
+                          is_on_device,    resizer_create,   resizer_destroy,
+                          engine_create,   engine_destroy,   encode_bytes,
+                          encode_floats,   encode_camera,    rollout,
+                          cost,            search_create,    search_destroy,
+                          plan,            evaluate,         sigreg_workspace,
+                          sigreg_sums,     sigreg_statistic, sigreg_gradient};
 
 }  // namespace
 }  // namespace lewm::cuda

@@ -70,6 +70,11 @@ dim3 grid_of(int rows) { return dim3(static_cast<unsigned>((rows + kWarps - 1) /
 
 }  // namespace
 
+void load_norm_kernels() {
+  load_kernel(layer_norm_kernel);
+  load_kernel(ada_ln_kernel);
+}
+
 void launch_layer_norm(const LayerNorm& norm, cudaStream_t stream) {
   LEWM_LAUNCH(layer_norm_kernel, grid_of(norm.rows), dim3(kWarps * kWarp), 0, stream, norm);
 }

@@ -149,15 +149,35 @@ __global__ void __launch_bounds__(kThreads) close_iteration_kernel(const CloseIt
   a.iteration[problem] += 1;
 }
 
+__global__ void __launch_bounds__(kThreads) settle_kernel(const Settle a) {
+  const int problem = static_cast<int>(blockIdx.x);
+  const float initial_cost = a.initial_cost[problem];
+  const bool worse = fabsf(initial_cost) < INFINITY && !(a.cost[problem] <= initial_cost);
+  sync_block();  // everybody has read the cost
+  if (!worse) return;
+  for (int e = static_cast<int>(threadIdx.x); e < a.elements; e += kThreads) {
+    a.mean[std::int64_t{problem} * a.elements + e] = a.initial[std::int64_t{problem} * a.elements + e];
+  }
+  if (threadIdx.x == 0) a.cost[problem] = initial_cost;
+}
+
 dim3 block_each(int problems) { return dim3(static_cast<unsigned>(problems)); }
 
 }  // namespace
+
+void load_refit_kernels() {
+  load_kernel(select_elites_kernel, sizeof(std::uint64_t) * kMostSamples);
+  load_kernel(refit_normal_kernel);
+  load_kernel(refit_softmax_kernel);
+  load_kernel(refit_best_kernel);
+  load_kernel(close_iteration_kernel);
+  load_kernel(settle_kernel);
+}
 
 void launch_select_elites(const SelectElites& args, cudaStream_t stream) {
   int padded = 2;
   while (padded < args.samples) padded *= 2;
   const std::size_t bytes = static_cast<std::size_t>(padded) * sizeof(std::uint64_t);
-  allow_shared(select_elites_kernel, bytes);
   LEWM_LAUNCH(select_elites_kernel, block_each(args.problems), dim3(kThreads), bytes, stream, args, padded);
 }
 
@@ -177,6 +197,10 @@ void launch_refit_best(const Refit& args, cudaStream_t stream) {
 
 void launch_close_iteration(const CloseIteration& args, cudaStream_t stream) {
   LEWM_LAUNCH(close_iteration_kernel, block_each(args.problems), dim3(kThreads), 0, stream, args);
+}
+
+void launch_settle(const Settle& args, cudaStream_t stream) {
+  LEWM_LAUNCH(settle_kernel, block_each(args.problems), dim3(kThreads), 0, stream, args);
 }
 
 }  // namespace lewm::cuda

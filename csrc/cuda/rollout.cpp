@@ -14,15 +14,16 @@ namespace {
 constexpr std::int64_t kModulationBytes = std::int64_t{256} << 20;
 constexpr std::int64_t kSmallestTile = 64, kLargestTile = 4096;
 
-int tile_of(const Weights& weights, const Limits& limits) {
-  if (limits.tile > 0) return static_cast<int>(limits.tile);
-  const std::int64_t bytes = limits.horizon * weights.modulation.n * std::int64_t{sizeof(float)};
-  return static_cast<int>(std::clamp(kModulationBytes / bytes, kSmallestTile, kLargestTile));
-}
-
 }  // namespace
 
-Rollout::Rollout(const Weights& weights, const Limits& limits)
+int Rollout::tile_for(const Weights& weights, const Limits& limits, std::int64_t candidates) {
+  if (limits.tile > 0) return static_cast<int>(limits.tile);
+  const std::int64_t bytes = limits.horizon * weights.modulation.n * std::int64_t{sizeof(float)};
+  return static_cast<int>(std::min(std::clamp(kModulationBytes / bytes, kSmallestTile, kLargestTile),
+                                   std::max<std::int64_t>(candidates, 1)));
+}
+
+Rollout::Rollout(const Weights& weights, const Limits& limits, std::int64_t candidates)
     : weights_(weights),
       dim_(weights.sizes.predictor_dim),
       latent_dim_(weights.sizes.latent_dim),
@@ -36,7 +37,7 @@ Rollout::Rollout(const Weights& weights, const Limits& limits)
       modulation_width_(weights.modulation.n),
       most_problems_(limits.problems),
       horizon_(limits.horizon),
-      tile_(tile_of(weights, limits)),
+      tile_(tile_for(weights, limits, candidates)),
       rows_(static_cast<int>(history_ * std::max<std::int64_t>(tile_, limits.problems))),
       past_rows_(static_cast<int>(limits.problems * (history_ - 1))),
       shared_rows_(static_cast<int>(limits.problems * (history_ - 1) * (history_ - 1))),

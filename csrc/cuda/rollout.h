@@ -10,8 +10,13 @@ namespace lewm::cuda {
 
 class Rollout {
  public:
-  // Allocates; limits.tile 0 takes the default.
-  Rollout(const Weights& weights, const Limits& limits);
+  // Allocates. candidates: the most of a call.
+  Rollout(const Weights& weights, const Limits& limits, std::int64_t candidates);
+
+  // Candidates that go through the network together: limits.tile, or where that is 0 what the memory for modulations
+  // allows, but no more than there are.
+  static int tile_for(const Weights& weights, const Limits& limits, std::int64_t candidates);
+  int tile() const { return tile_; }
 
   // Copies in, and computes, what all candidates of a problem share.
   void prepare(const Seen& seen, cudaStream_t stream);

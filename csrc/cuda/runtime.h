@@ -2,6 +2,8 @@
 // unsupported with CUDA's own words.
 #pragma once
 
+#include <cstdint>
+#include <new>
 #include <string>
 #include <utility>
 
@@ -10,8 +12,12 @@
 
 namespace lewm::cuda {
 
+// A failed call also leaves its error behind for cudaGetLastError(), where the next launch would find it: forget it.
+inline void forget_error() { cudaGetLastError(); }
+
 inline void check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
+  forget_error();
   const Status status = error == cudaErrorMemoryAllocation ? Status::out_of_memory : Status::unsupported;
   throw Error(status, std::string("CUDA: ") + what + ": " + cudaGetErrorString(error));
 }
@@ -19,15 +25,23 @@ inline void check(cudaError_t error, const char* what) {
 // Makes `device` the calling thread's for a scope: handles remember their device, threads come as they are.
 class OnDevice {
  public:
-  explicit OnDevice(int device) {
+  explicit OnDevice(int device) : device_(device) {
     check(cudaGetDevice(&before_), "cudaGetDevice");
-    check(cudaSetDevice(device), "cudaSetDevice");
+    if (before_ != device_) check(cudaSetDevice(device_), "cudaSetDevice");
   }
-  ~OnDevice() { cudaSetDevice(before_); }
+  // Of destructors, which also run when the driver has gone or a kernel has broken the device.
+  OnDevice(int device, std::nothrow_t) noexcept : device_(device) {
+    if (cudaGetDevice(&before_) != cudaSuccess) before_ = device_;
+    if (before_ != device_) cudaSetDevice(device_);
+  }
+  ~OnDevice() {
+    if (before_ != device_) cudaSetDevice(before_);
+  }
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
 
  private:
+  const int device_;
   int before_ = 0;
 };
 
@@ -81,7 +95,10 @@ class Event {
   void hold(cudaStream_t stream) const { check(cudaStreamWaitEvent(stream, event_, 0), "cudaStreamWaitEvent"); }
   bool reached() const {
     const cudaError_t state = cudaEventQuery(event_);
-    if (state == cudaErrorNotReady) return false;
+    if (state == cudaErrorNotReady) {
+      forget_error();
+      return false;
+    }
     check(state, "a kernel");
     return true;
   }
@@ -102,6 +119,7 @@ class Graph {
       enqueue(stream);
     } catch (...) {
       cudaStreamEndCapture(stream, &graph);
+      forget_error();
       if (graph) cudaGraphDestroy(graph);
       throw;
     }
@@ -132,18 +150,22 @@ void copy(T* to, const T* from, std::int64_t count, cudaStream_t stream) {
         "cudaMemcpyAsync");
 }
 
-inline void synchronise(cudaStream_t stream) {
-  check(cudaStreamSynchronize(stream), "a kernel");
-  check(cudaGetLastError(), "a launch");
-}
+inline void synchronise(cudaStream_t stream) { check(cudaStreamSynchronize(stream), "a kernel"); }
 
-inline bool on_device(const void* pointer) {
+// Whether a pointer is to be followed on `device` alone. Throws Error(invalid_argument) for another device's memory.
+inline bool on_device(const void* pointer, int device) {
   cudaPointerAttributes attributes{};
   if (cudaPointerGetAttributes(&attributes, pointer) != cudaSuccess) {
-    cudaGetLastError();  // forgets it: an address that CUDA does not know is the host's
+    forget_error();  // an address that CUDA does not know is the host's
     return false;
   }
-  return attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged;
+  if (attributes.type != cudaMemoryTypeDevice && attributes.type != cudaMemoryTypeManaged) return false;
+  if (attributes.type == cudaMemoryTypeDevice && attributes.device != device) {
+    throw Error(Status::invalid_argument, "expected host memory or that of GPU " + std::to_string(device) +
+                                              ", where the model is, got memory of GPU " +
+                                              std::to_string(attributes.device));
+  }
+  return true;
 }
 
 }  // namespace lewm::cuda

@@ -130,6 +130,14 @@ __global__ void __launch_bounds__(kThreads) action_penalty_kernel(const ActionPe
 
 }  // namespace
 
+void load_sample_kernels() {
+  load_kernel(begin_search_kernel);
+  load_kernel(sample_kernel);
+  load_kernel(colour_kernel);
+  load_kernel(squared_distance_kernel);
+  load_kernel(action_penalty_kernel);
+}
+
 void launch_begin_search(const BeginSearch& args, cudaStream_t stream) {
   const std::int64_t threads = std::int64_t{args.problems} * (args.elements > args.k ? args.elements : args.k);
   LEWM_LAUNCH(begin_search_kernel, dim3(blocks_for(threads, kThreads)), dim3(kThreads), 0, stream, args);

@@ -48,7 +48,8 @@ Search::Search(const DeviceModel& model, const SearchOptions& options)
       kept_(method_ == Method::icem
                 ? static_cast<int>(std::min({options.kept_elites, std::int64_t{elites_}, options.samples - 1}))
                 : 0),
-      rollout_(model.weights, limits_of(options)),
+      turn_(model.weights.device),
+      rollout_(model.weights, limits_of(options), options.problems * options.samples),
       low_(upload(options.low, elements_, turn_.own())),
       high_(upload(options.high, elements_, turn_.own())),
       colour_(upload(options.colour, options.horizon, turn_.own())),
@@ -73,8 +74,9 @@ Search::Search(const DeviceModel& model, const SearchOptions& options)
       found_(options.problems),
       failed_iteration_(options.problems),
       failed_found_(options.problems),
-      host_initial_(static_cast<std::size_t>(options.problems * elements_)),
-      host_initial_cost_(static_cast<std::size_t>(options.problems)),
+      given_(model.weights.device),
+      given_cost_(model.weights.device),
+      host_cost_(static_cast<std::size_t>(options.problems)),
       host_failed_iteration_(static_cast<std::size_t>(options.problems)),
       host_failed_found_(static_cast<std::size_t>(options.problems)) {
   synchronise(turn_.own());  // the options' arrays are the caller's
@@ -204,8 +206,7 @@ void Search::fetch(PlanArguments& a, cudaStream_t stream) {
   if (a.elite_cost) copy<float>(a.elite_cost, elite_cost_.get(), problems, stream);
   if (a.std) copy<float>(a.std, std_.get(), problems * elements_, stream);
   if (a.elites) copy<std::int32_t>(a.elites, rank_.get(), problems * elites_, stream);
-  copy<float>(host_initial_.data(), initial_.get(), problems * elements_, stream);
-  copy<float>(host_initial_cost_.data(), initial_cost_.get(), problems, stream);
+  copy<float>(host_cost_.data(), mean_cost_.get(), problems, stream);
   copy<std::int32_t>(host_failed_iteration_.data(), failed_iteration_.get(), problems, stream);
   copy<std::int32_t>(host_failed_found_.data(), failed_found_.get(), problems, stream);
 }
@@ -225,47 +226,45 @@ void Search::check_found(std::int64_t problems) const {
   if (first >= 0) fewer_costs(first, host_failed_found_[static_cast<std::size_t>(first)]);
 }
 
-// With a deadline: the warm start where the plan is worse.
-void Search::settle_for_initial(PlanArguments& a) const {
-  for (std::int64_t b = 0; b < a.seen.problems; ++b) {
-    const float initial_cost = host_initial_cost_[static_cast<std::size_t>(b)];
-    if (std::isfinite(initial_cost) && !(a.cost[b] <= initial_cost)) {
-      std::copy_n(host_initial_.data() + b * elements_, elements_, a.actions + b * elements_);
-      a.cost[b] = initial_cost;
-    }
-    if (std::isfinite(a.cost[b])) continue;
-    throw Error(Status::no_finite_cost, "problem " + std::to_string(b) +
-                                            ": neither the plan nor its start has a "
-                                            "finite cost");
+// With a deadline a plan that nothing came of is an error: without one, check_found has seen it.
+void Search::check_costs(std::int64_t problems) const {
+  for (std::int64_t b = 0; b < problems; ++b) {
+    if (std::isfinite(host_cost_[static_cast<std::size_t>(b)])) continue;
+    throw Error(Status::no_finite_cost,
+                "problem " + std::to_string(b) + ": neither the plan nor its start has a finite cost");
   }
 }
 
 void Search::plan(PlanArguments& a, cudaStream_t stream) {
-  stream = turn_.begin(stream);
+  stream = turn_.begin(stream, {});
   begin(a, stream);
   run_iterations(a, stream);
   const bool limited = a.end < std::numeric_limits<double>::infinity();
   const double began = limited ? now() : 0.0;
   evaluate_means(a.iterations, stream);
+  if (limited) {
+    launch_settle({static_cast<int>(a.seen.problems), elements_, initial_.get(), initial_cost_.get(), mean_.get(),
+                   mean_cost_.get()},
+                  stream);
+  }
   fetch(a, stream);
-  turn_.end(stream);
-  synchronise(stream);
+  turn_.end_and_wait(stream);
   if (limited) finish_time_ = now() - began;
   check_found(a.seen.problems);
-  if (limited) settle_for_initial(a);
+  if (limited) check_costs(a.seen.problems);
 }
 
 void Search::evaluate(const Seen& seen, const float* goals, const float* actions, std::int64_t samples, float* cost,
                       cudaStream_t stream) {
-  stream = turn_.begin(stream);
+  stream = turn_.begin(stream, {seen.latents, seen.past_actions, goals, actions, cost});
   rollout_.prepare(seen, stream);
   copy(goals_.get(), goals, seen.problems * weights.sizes.latent_dim, stream);
   const std::int64_t candidates = seen.problems * samples;
   actions = given_.input(actions, candidates * elements_, stream);
   float* out = given_cost_.output(cost, candidates, stream);
   costs(actions, samples, out, stream);
-  turn_.end(stream);
   given_cost_.deliver(cost, candidates, stream);
+  turn_.end(stream);
 }
 
 }  // namespace lewm::cuda

@@ -111,6 +111,15 @@ struct CloseIteration {
   std::uint32_t* iteration;        // [B]
 };
 
+// Of a plan that a deadline ends: the initial mean takes the plan's place where that is worse.
+struct Settle {
+  int problems, elements;
+  const float* initial;       // [B, elements]
+  const float* initial_cost;  // [B]
+  float* mean;                // [B, elements]
+  float* cost;                // [B]
+};
+
 void launch_begin_search(const BeginSearch& args, cudaStream_t stream);
 void launch_sample(const Sample& args, cudaStream_t stream);
 void launch_squared_distance(const SquaredDistance& args, cudaStream_t stream);
@@ -120,5 +129,6 @@ void launch_refit_normal(const Refit& args, cudaStream_t stream);
 void launch_refit_softmax(const Refit& args, cudaStream_t stream);
 void launch_refit_best(const Refit& args, cudaStream_t stream);
 void launch_close_iteration(const CloseIteration& args, cudaStream_t stream);
+void launch_settle(const Settle& args, cudaStream_t stream);
 
 }  // namespace lewm::cuda

@@ -7,7 +7,7 @@
 
 namespace lewm::cuda {
 
-constexpr std::int32_t kTableVersion = 1;
+constexpr std::int32_t kTableVersion = 2;
 
 // ---------------------------------------------------------------------------------------------------------------------
 // A model, as the host has it: folded weights in fp32 (model/folding.h). Read by model_create alone.
@@ -56,9 +56,10 @@ struct HostModel {
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Work. Every array may lie in host or in device memory. With a stream (a cudaStream_t) everything is ordered on it,
-// without one (null) on the engine's own; calls with host results return when they are there, calls whose results lie
-// in device memory when the work is enqueued. One thread at a time per engine.
+// Work. Every array may lie in host memory or in that of the model's device. With a stream (a cudaStream_t) everything
+// is ordered on it, and a call whose arrays all lie in device memory returns when the work is enqueued; without one
+// (null) the engine's own is used. Every other call returns when its results are there, and plans always do. One thread
+// at a time per engine.
 // ---------------------------------------------------------------------------------------------------------------------
 
 struct Limits {
@@ -102,7 +103,7 @@ struct PlanArguments {
   const std::uint32_t* problem_ids;  // [B] or null
   std::uint32_t plan_index;
   double end;  // by `now`; infinity: no deadline
-  // Results; those marked optional may be null. Host memory.
+  // Results; those marked optional may be null.
   float* actions;        // [B, H, A]
   float* cost;           // [B]
   float* elite_cost;     // [B], optional
@@ -111,8 +112,24 @@ struct PlanArguments {
   std::int64_t iterations;
 };
 
-// SIGReg (cpu/sigreg.h); all arrays in device memory.
+// lewm::FrameResizer and its filters (model/frame.h). Read by resizer_create alone.
+struct HostFilter {
+  std::int32_t taps;
+  const std::int32_t* first;  // [inner size]
+  const std::int32_t* count;  // [inner size]
+  const float* weight;        // [inner size, taps]
+};
+
+struct HostResizer {
+  std::int32_t width, height, channels;               // of the source
+  bool reversed;                                      // blue first
+  std::int32_t left, top, inner_width, inner_height;  // of the picture inside the square target; the rest is black
+  HostFilter horizontal, vertical;
+};
+
+// SIGReg (cpu/sigreg.h); all arrays in the memory of `device`.
 struct SigregArguments {
+  std::int32_t device;
   const float* z;           // [T, B, D]
   const float* directions;  // [D, M]
   std::int64_t steps, batch, dim, num_proj, knots;
@@ -125,6 +142,7 @@ struct Message {
 };
 
 struct DeviceModel;
+struct DeviceResizer;
 struct Engine;
 struct Search;
 
@@ -140,6 +158,13 @@ struct Table {
   std::int32_t (*model_create)(const HostModel* model, std::int32_t device, DeviceModel** out, Message* message);
   void (*model_destroy)(DeviceModel* model);  // after everything that was made from it
 
+  // Whether a pointer is the device's: not to be followed by the host.
+  std::int32_t (*on_device)(const DeviceModel* model, const void* pointer, bool* result, Message* message);
+
+  std::int32_t (*resizer_create)(const DeviceModel* model, const HostResizer* resizer, DeviceResizer** out,
+                                 Message* message);
+  void (*resizer_destroy)(DeviceResizer* resizer);  // after the work that it was used for
+
   std::int32_t (*engine_create)(const DeviceModel* model, const Limits* limits, Engine** out, Message* message);
   void (*engine_destroy)(Engine* engine);
   // frames: [n, size, size, 3] bytes, or [n, 3, size, size] normalised floats; latents: [n, D]
@@ -147,6 +172,9 @@ struct Table {
                                Message* message);
   std::int32_t (*encode_floats)(Engine* engine, const float* frames, std::int64_t n, float* latents, void* stream,
                                 Message* message);
+  // frames: [n, height, width, channels] of the resizer
+  std::int32_t (*encode_camera)(Engine* engine, const DeviceResizer* resizer, const std::uint8_t* frames,
+                                std::int64_t n, float* latents, void* stream, Message* message);
   // actions: [B, S, H, A]; latents: [B, S, H, D]
   std::int32_t (*rollout)(Engine* engine, const Seen* seen, const float* actions, std::int64_t samples,
                           std::int64_t horizon, float* latents, void* stream, Message* message);

@@ -95,6 +95,14 @@ dim3 grid_for(std::int64_t threads) { return dim3(static_cast<unsigned>((threads
 
 }  // namespace
 
+void load_tokens_kernels() {
+  load_kernel(gather_patches_kernel);
+  load_kernel(assemble_tokens_kernel);
+  load_kernel(encode_actions_kernel);
+  load_kernel(open_pass_kernel);
+  load_kernel(whole_sequences_kernel);
+}
+
 void launch_gather_patches(const GatherPatches& args, cudaStream_t stream) {
   const int per_row = args.size / args.patch;
   LEWM_LAUNCH(gather_patches_kernel, grid_for(args.frames * per_row * per_row * args.stride), dim3(kThreads), 0, stream,

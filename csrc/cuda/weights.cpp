@@ -3,6 +3,8 @@
 #include <cstring>
 #include <string>
 
+#include "cuda/kernels.h"
+
 namespace lewm::cuda {
 namespace {
 
@@ -24,6 +26,15 @@ void check_sizes(const HostModel& m) {
   require(head_dim % kRowChunk == 0 && head_dim <= 128, "encoder_dim / encoder_heads", "a multiple of 8 up to 128",
           head_dim);
   require(m.predictor_head_dim <= 256, "predictor_head_dim", "at most 256", m.predictor_head_dim);
+}
+
+void check_device(int device) {
+  int major = 0, minor = 0;
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "cudaDeviceGetAttribute");
+  if (major >= 8) return;
+  throw Error(Status::unsupported, "device: expected a GPU of compute capability 8.0 (Ampere) or newer, got " +
+                                       std::to_string(major) + "." + std::to_string(minor));
 }
 
 // Lays arrays out in one piece of memory: a first pass measures it, a second one fills a copy on the host and hands out
@@ -150,7 +161,9 @@ void run_linear(const Linear& layer, const std::uint16_t* x, std::int64_t x_stri
 
 Weights::Weights(const HostModel& model, int on_device) : device(on_device), sizes(model) {
   check_sizes(model);
+  check_device(device);
   const OnDevice guard(device);
+  load_kernels();
   Layout measure;
   lay_out(measure, model, *this);
   memory_ = Buffer<std::uint8_t>(measure.bytes());

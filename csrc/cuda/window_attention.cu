@@ -55,6 +55,8 @@ __global__ void __launch_bounds__(kWarps* kWarp) window_attention_kernel(const W
 
 }  // namespace
 
+void load_window_attention_kernels() { load_kernel(window_attention_kernel); }
+
 void launch_window_attention(const WindowAttention& attention, cudaStream_t stream) {
   const int warps = attention.rows * attention.heads;
   LEWM_LAUNCH(window_attention_kernel, dim3(static_cast<unsigned>((warps + kWarps - 1) / kWarps)), dim3(kWarps * kWarp),

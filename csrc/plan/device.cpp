@@ -126,7 +126,7 @@ cuda::Seen seen_of(const PlanRequest& request) {
 
 }  // namespace
 
-Device::Device(const Model& model, int index, const cuda::Table& table) : table_(table) {
+Device::Device(const Model& model, int index, const cuda::Table& table) : table_(table), index_(index) {
   if (model.precision() == Precision::int8) {
     throw Error(Status::unsupported, "precision: expected bf16 or fp32 weights on cuda, got int8");
   }
@@ -147,6 +147,45 @@ std::shared_ptr<const Device> Device::upload(const Model& model, int index) {
   return std::make_shared<const Device>(model, index, *module.table);
 }
 
+Status check_finite(Checks& checks, const Device* device, const char* name, const float* values, std::int64_t n) {
+  if (!device || !values) return checks.finite(name, values, n);
+  bool there = false;
+  cuda::Message message{};
+  const auto status = static_cast<Status>(device->table().on_device(device->model(), values, &there, &message));
+  if (status != Status::ok) return checks.refuse(status, "%s: %s", name, message.text);
+  return there ? Status::ok : checks.finite(name, values, n);
+}
+
+bool on_host(const Device* device, const void* pointer) {
+  bool there = false;
+  cuda::Message message{};
+  return !device || (device->table().on_device(device->model(), pointer, &there, &message) == 0 && !there);
+}
+
+DeviceResizer::DeviceResizer(std::shared_ptr<const Device> device, const FrameResizer& frames)
+    : device_(std::move(device)) {
+  const auto i32 = [](std::int64_t n) { return static_cast<std::int32_t>(n); };
+  const auto filter = [&](const FrameResizer::Filter& from) {
+    return cuda::HostFilter{i32(from.taps), from.first.data(), from.count.data(), from.weight.data()};
+  };
+  const FrameResizer::Picture picture = frames.picture();
+  const PixelFormat format = frames.format();
+  const cuda::HostResizer host{i32(frames.width()),
+                               i32(frames.height()),
+                               i32(bytes_per_pixel(format)),
+                               format == PixelFormat::bgr || format == PixelFormat::bgra,
+                               i32(picture.left),
+                               i32(picture.top),
+                               i32(picture.width),
+                               i32(picture.height),
+                               filter(frames.horizontal()),
+                               filter(frames.vertical())};
+  cuda::Message message{};
+  throw_unless_ok(device_->table().resizer_create(device_->model(), &host, &resizer_, &message), message);
+}
+
+DeviceResizer::~DeviceResizer() { device_->table().resizer_destroy(resizer_); }
+
 DeviceEngine::DeviceEngine(std::shared_ptr<const Device> device, const cuda::Limits& limits)
     : device_(std::move(device)) {
   throw_unless_ok(device_->table().engine_create(device_->model(), &limits, &engine_, &message_), message_);
@@ -160,6 +199,12 @@ Status DeviceEngine::encode(const std::uint8_t* frames, std::int64_t n, float* l
 
 Status DeviceEngine::encode(const float* frames, std::int64_t n, float* latents, void* stream) {
   return static_cast<Status>(device_->table().encode_floats(engine_, frames, n, latents, stream, &message_));
+}
+
+Status DeviceEngine::encode(const DeviceResizer& resizer, const std::uint8_t* frames, std::int64_t n, float* latents,
+                            void* stream) {
+  return static_cast<Status>(
+      device_->table().encode_camera(engine_, resizer.get(), frames, n, latents, stream, &message_));
 }
 
 Status DeviceEngine::rollout(const cuda::Seen& seen, const float* actions, std::int64_t samples, std::int64_t horizon,

@@ -6,7 +6,9 @@
 
 #include "core/error.h"
 #include "cuda/table.h"
+#include "model/frame.h"
 #include "model/model.h"
+#include "plan/checks.h"
 #include "plan/noise.h"
 #include "plan/options.h"
 
@@ -26,14 +28,37 @@ class Device {
 
   const cuda::Table& table() const { return table_; }
   const cuda::DeviceModel* model() const { return model_; }
+  int index() const { return index_; }
 
  private:
   const cuda::Table& table_;
+  const int index_;
   cuda::DeviceModel* model_ = nullptr;
 };
 
+// checks.finite() for an array that may lie in the device's memory, whose numbers are not looked at. device null: the
+// host's.
+Status check_finite(Checks& checks, const Device* device, const char* name, const float* values, std::int64_t n);
+// Whether the host may follow a pointer. device null: yes.
+bool on_host(const Device* device, const void* pointer);
+
+// A FrameResizer's filters on the device.
+class DeviceResizer {
+ public:
+  DeviceResizer(std::shared_ptr<const Device> device, const FrameResizer& frames);
+  ~DeviceResizer();
+  DeviceResizer(const DeviceResizer&) = delete;
+  DeviceResizer& operator=(const DeviceResizer&) = delete;
+
+  const cuda::DeviceResizer* get() const { return resizer_; }
+
+ private:
+  std::shared_ptr<const Device> device_;
+  cuda::DeviceResizer* resizer_ = nullptr;
+};
+
 // The model's functions one by one. Arrays may lie in host or device memory; `stream` is a cudaStream_t or null, and
-// calls whose result lies in device memory return when the work is enqueued on it. One thread at a time.
+// with one calls whose arrays all lie in device memory return when the work is enqueued on it. One thread at a time.
 class DeviceEngine {
  public:
   DeviceEngine(std::shared_ptr<const Device> device, const cuda::Limits& limits);
@@ -44,6 +69,9 @@ class DeviceEngine {
   // Shapes as in plan/workspace.h. Not ok: message() says why.
   Status encode(const std::uint8_t* frames, std::int64_t n, float* latents, void* stream = nullptr);
   Status encode(const float* frames, std::int64_t n, float* latents, void* stream = nullptr);
+  // frames: [n, height, width, channels] as the resizer's.
+  Status encode(const DeviceResizer& resizer, const std::uint8_t* frames, std::int64_t n, float* latents,
+                void* stream = nullptr);
   Status rollout(const cuda::Seen& seen, const float* actions, std::int64_t samples, std::int64_t horizon,
                  float* latents, void* stream = nullptr);
   Status cost(const cuda::Seen& seen, const float* goals, const float* actions, std::int64_t samples,
@@ -66,7 +94,7 @@ class DeviceSearch {
   DeviceSearch(const DeviceSearch&) = delete;
   DeviceSearch& operator=(const DeviceSearch&) = delete;
 
-  // As Search::run; the request's arrays may lie in device memory.
+  // As Search::run; the arrays of request and result may lie in device memory.
   Status plan(const PlanRequest& request, double start, PlanResult& result, void* stream = nullptr);
   // Costs of given candidates, [B, samples, H, A] -> [B, samples].
   Status evaluate(const PlanRequest& request, const float* actions, std::int64_t samples, float* cost,

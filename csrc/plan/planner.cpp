@@ -69,6 +69,7 @@ struct Planner::Impl {
   const Config& config;
   std::unique_ptr<Host> host;  // either of the two
   std::unique_ptr<OnDevice> device;
+  void* stream = nullptr;
   const std::int64_t frame_values;  // numbers in a frame
   GoalCache goals;
   std::vector<float> latents;  // [problems, history, D], of plan_frames
@@ -81,23 +82,27 @@ struct Planner::Impl {
     return status;
   }
 
+  Status check_finite(const char* name, const float* values, std::int64_t n) {
+    return lewm::check_finite(checks, options.device.get(), name, values, n);
+  }
+
   Status check_sizes(const PlanRequest& request) {
     Status status = checks.in_range("problems", request.problems, 1, options.problems);
     if (status == Status::ok) status = checks.in_range("context", request.context, 1, config.history);
     if (status == Status::ok && request.context > 1) {
-      status = checks.finite("past_actions", request.past_actions,
-                             request.problems * (request.context - 1) * config.block_dim());
+      status = check_finite("past_actions", request.past_actions,
+                            request.problems * (request.context - 1) * config.block_dim());
     }
     if (status != Status::ok || !request.warm_start) return status;
     status = checks.in_range("warm_blocks", request.warm_blocks, 0, options.horizon);
     if (status != Status::ok) return status;
-    return checks.finite("warm_start", request.warm_start, request.problems * request.warm_blocks * config.block_dim());
+    return check_finite("warm_start", request.warm_start, request.problems * request.warm_blocks * config.block_dim());
   }
 
   Status check_latents(const PlanRequest& request) {
     const std::int64_t dim = config.latent_dim;
-    const Status status = checks.finite("latents", request.latents, request.problems * request.context * dim);
-    return status == Status::ok ? checks.finite("goals", request.goals, request.problems * dim) : status;
+    const Status status = check_finite("latents", request.latents, request.problems * request.context * dim);
+    return status == Status::ok ? check_finite("goals", request.goals, request.problems * dim) : status;
   }
 
   Status check_result(const PlanRequest& request, const PlanResult& result) {
@@ -114,7 +119,7 @@ struct Planner::Impl {
     if (status == Status::ok) status = check_result(request, result);
     if (status != Status::ok) return refused(status);
     if (device) {
-      status = device->search.plan(request, start, result);
+      status = device->search.plan(request, start, result, stream);
       if (status != Status::ok) text = device->search.message();
       return status;
     }
@@ -130,17 +135,18 @@ struct Planner::Impl {
       host->encoder.encode(frames, n, out);
       return Status::ok;
     }
-    const Status status = device->engine.encode(frames, n, out);
+    const Status status = device->engine.encode(frames, n, out, stream);
     if (status != Status::ok) text = device->engine.message();
     return status;
   }
 
   // To goals.latents(). uint8 goals are compared with the last ones: encoding costs far more than looking at them.
   Status encode_goals(const std::uint8_t* frames, std::int64_t n) {
-    if (goals.holds(frames, n)) return Status::ok;
+    const bool readable = on_host(options.device.get(), frames);
+    if (readable && goals.holds(frames, n)) return Status::ok;
     goals.forget();
     const Status status = run_encoder(frames, n, goals.latents());
-    if (status == Status::ok) goals.remember(frames, n);
+    if (status == Status::ok && readable) goals.remember(frames, n);
     return status;
   }
   Status encode_goals(const float* frames, std::int64_t n) {
@@ -181,11 +187,11 @@ struct Planner::Impl {
     Status status = check_sizes(request);
     if (status == Status::ok) status = check_latents(request);
     if (status == Status::ok) status = checks.in_range("samples", samples, 1, INT32_MAX);
-    if (status == Status::ok) status = checks.finite("actions", actions, request.problems * samples * elements);
+    if (status == Status::ok) status = check_finite("actions", actions, request.problems * samples * elements);
     if (status == Status::ok) status = checks.present("cost", cost);
     if (status != Status::ok) return refused(status);
     if (device) {
-      status = device->search.evaluate(request, actions, samples, cost);
+      status = device->search.evaluate(request, actions, samples, cost, stream);
       if (status != Status::ok) text = device->search.message();
       return status;
     }
@@ -237,6 +243,8 @@ Status Planner::encode(const float* frames, std::int64_t n, float* latents) noex
 Status Planner::evaluate(const PlanRequest& request, const float* actions, std::int64_t samples, float* cost) noexcept {
   return impl_->evaluate(request, actions, samples, cost);
 }
+
+void Planner::set_stream(void* stream) { impl_->stream = stream; }
 
 const char* Planner::message() const { return impl_->text; }
 const Model& Planner::model() const { return *impl_->model; }

@@ -36,7 +36,8 @@ Workspace::Workspace(std::shared_ptr<const Model> model, const WorkspaceLimits& 
 Workspace::Host::Host(const std::shared_ptr<const Model>& model, const WorkspaceLimits& limits, ThreadPool& pool)
     : encoder(model, pool),
       rollout(model, RolloutLimits{limits.problems, limits.horizon, pool.threads()}),
-      last(static_cast<std::size_t>(pool.threads() * rollout.tile() * model->config().latent_dim)) {}
+      last(static_cast<std::size_t>(pool.threads() * rollout.tile() * model->config().latent_dim)),
+      frames(static_cast<std::size_t>(kFrames * 3 * model->config().image_size * model->config().image_size)) {}
 
 Status Workspace::from_device(Status status) {
   return status == Status::ok ? status : checks_.refuse(status, "%s", device_->message());
@@ -50,7 +51,7 @@ Status Workspace::encode_frames(const Pixel* frames, std::int64_t n, float* late
   status = checks_.present("frames", frames);
   if (status == Status::ok) status = checks_.present("latents", latents);
   if (status != Status::ok) return status;
-  if (device_) return from_device(device_->encode(frames, n, latents));
+  if (device_) return from_device(device_->encode(frames, n, latents, stream_));
   host_->encoder.encode(frames, n, latents);
   return status;
 }
@@ -63,21 +64,42 @@ Status Workspace::encode(const float* frames, std::int64_t n, float* latents) no
   return encode_frames(frames, n, latents);
 }
 
+Status Workspace::encode(FrameResizer& resizer, const DeviceResizer* on_device, const std::uint8_t* frames,
+                         std::int64_t n, float* latents) noexcept {
+  checks_.clear();
+  Status status = checks_.in_range("n", n, 0, INT64_MAX);
+  if (status == Status::ok) status = checks_.present("frames", frames);
+  if (status == Status::ok) status = checks_.present("latents", latents);
+  if (status != Status::ok) return status;
+  if (device_) return from_device(device_->encode(*on_device, frames, n, latents, stream_));
+  const std::int64_t size = model_->config().image_size, row = resizer.width() * bytes_per_pixel(resizer.format());
+  for (std::int64_t first = 0; first < n; first += Host::kFrames) {
+    const std::int64_t count = std::min(Host::kFrames, n - first);
+    for (std::int64_t i = 0; i < count; ++i) {
+      resizer.run(frames + (first + i) * resizer.height() * row, static_cast<std::ptrdiff_t>(row),
+                  host_->frames.data() + i * 3 * size * size);
+    }
+    host_->encoder.encode(host_->frames.data(), count, latents + first * model_->config().latent_dim);
+  }
+  return Status::ok;
+}
+
 Status Workspace::check(const History& seen, const float* actions, std::int64_t samples, std::int64_t horizon) {
   checks_.clear();
   const Config& config = model_->config();
+  const Device* device = limits_.device.get();
   Status status = checks_.in_range("problems", seen.problems, 1, limits_.problems);
   if (status == Status::ok) status = checks_.in_range("context", seen.context, 1, config.history);
   if (status == Status::ok) status = checks_.in_range("samples", samples, 1, INT32_MAX);
   if (status == Status::ok) status = checks_.in_range("horizon", horizon, 1, limits_.horizon);
   if (status == Status::ok) {
-    status = checks_.finite("latents", seen.latents, seen.problems * seen.context * config.latent_dim);
+    status = check_finite(checks_, device, "latents", seen.latents, seen.problems * seen.context * config.latent_dim);
   }
   if (status == Status::ok && seen.context > 1) {
-    status = checks_.finite("past_actions", seen.past_actions, seen.problems * (seen.context - 1) * config.block_dim());
+    status = check_finite(checks_, device, "past_actions", seen.past_actions, seen.problems * (seen.context - 1) * config.block_dim());
   }
   if (status == Status::ok) {
-    status = checks_.finite("actions", actions, seen.problems * samples * horizon * config.block_dim());
+    status = check_finite(checks_, device, "actions", actions, seen.problems * samples * horizon * config.block_dim());
   }
   return status;
 }
@@ -87,7 +109,7 @@ Status Workspace::rollout(const History& seen, const float* actions, std::int64_
   Status status = check(seen, actions, samples, horizon);
   if (status == Status::ok) status = checks_.present("latents_out", latents);
   if (status != Status::ok) return status;
-  if (device_) return from_device(device_->rollout(as_seen(seen), actions, samples, horizon, latents));
+  if (device_) return from_device(device_->rollout(as_seen(seen), actions, samples, horizon, latents, stream_));
   Rollout& rollout = host_->rollout;
   const std::int64_t tile = rollout.tile(), tiles = (samples + tile - 1) / tile;
   const std::int64_t block_dim = model_->config().block_dim(), latent_dim = model_->config().latent_dim;
@@ -105,10 +127,10 @@ Status Workspace::cost(const History& seen, const float* goals, const float* act
                        std::int64_t horizon, float* cost) noexcept {
   const std::int64_t block_dim = model_->config().block_dim(), latent_dim = model_->config().latent_dim;
   Status status = check(seen, actions, samples, horizon);
-  if (status == Status::ok) status = checks_.finite("goals", goals, seen.problems * latent_dim);
+  if (status == Status::ok) status = check_finite(checks_, limits_.device.get(), "goals", goals, seen.problems * latent_dim);
   if (status == Status::ok) status = checks_.present("cost", cost);
   if (status != Status::ok) return status;
-  if (device_) return from_device(device_->cost(as_seen(seen), goals, actions, samples, horizon, cost));
+  if (device_) return from_device(device_->cost(as_seen(seen), goals, actions, samples, horizon, cost, stream_));
   Rollout& rollout = host_->rollout;
   const std::int64_t tile = rollout.tile(), tiles = (samples + tile - 1) / tile;
   rollout.prepare(seen.latents, seen.past_actions, seen.problems, seen.context);

@@ -35,6 +35,14 @@ class Workspace {
   // [n, image_size, image_size, 3] uint8 RGB, or [n, 3, image_size, image_size] normalised float -> [n, D]
   Status encode(const std::uint8_t* frames, std::int64_t n, float* latents) noexcept;
   Status encode(const float* frames, std::int64_t n, float* latents) noexcept;
+  // The same from camera frames, [n, height, width, channels]: resized, then encoded, both on the device where there is
+  // one; `on_device` are then the resizer's filters there, else null.
+  Status encode(FrameResizer& resizer, const DeviceResizer* on_device, const std::uint8_t* frames, std::int64_t n,
+                float* latents) noexcept;
+
+  // With a device: what calls from now on are ordered on, a cudaStream_t; null: a stream of the workspace's own. Arrays
+  // may lie in the device's memory; where all do and there is a stream, calls return when the work is enqueued.
+  void set_stream(void* stream) { stream_ = stream; }
 
   // actions: [B, S, H, A] standardised -> latents: [B, S, H, D]
   Status rollout(const History& seen, const float* actions, std::int64_t samples, std::int64_t horizon,
@@ -57,7 +65,9 @@ class Workspace {
     Host(const std::shared_ptr<const Model>& model, const WorkspaceLimits& limits, ThreadPool& pool);
     Encoder encoder;
     Rollout rollout;
-    std::vector<float> last;  // [threads, tile, D], the last latents of a tile
+    std::vector<float> last;           // [threads, tile, D], the last latents of a tile
+    std::vector<std::uint8_t> frames;  // [kFrames, size, size, 3], of camera frames
+    static constexpr std::int64_t kFrames = 8;
   };
 
   std::shared_ptr<const Model> model_;
@@ -65,6 +75,7 @@ class Workspace {
   std::shared_ptr<ThreadPool> pool_;
   std::unique_ptr<Host> host_;  // either of the two
   std::unique_ptr<DeviceEngine> device_;
+  void* stream_ = nullptr;
   Checks checks_;
 };
 

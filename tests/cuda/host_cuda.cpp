@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <deque>
 #include <exception>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -28,6 +29,7 @@ namespace {
 
 constexpr std::size_t kStackBytes = 128 * 1024;
 constexpr int kLanes = 32;
+constexpr std::size_t kSharedOfAll = 48 * 1024, kMostShared = 99 * 1024;  // that every GPU since sm_86 has
 
 enum class State { ready, at_barrier, in_collective, done };
 
@@ -209,7 +211,7 @@ void fault(const std::string& what) { throw Fault(what); }
 void launch(const char* kernel, dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& body) {
   const std::size_t threads = std::size_t{block.x} * block.y * block.z;
   if (threads == 0 || threads > 1024) fault(std::string(kernel) + ": " + std::to_string(threads) + " threads a block");
-  if (shared_bytes > 99 * 1024)
+  if (shared_bytes > kMostShared)
     fault(std::string(kernel) + ": " + std::to_string(shared_bytes) + " bytes of shared memory");
   const auto blocks = static_cast<int>(grid.x * grid.y * grid.z);
   if (blocks == 0) fault(std::string(kernel) + ": an empty grid");
@@ -240,9 +242,28 @@ void launch(const char* kernel, dim3 grid, dim3 block, std::size_t shared_bytes,
   }
 }
 
-void enqueue_launch(cudaStream_t stream, const char* kernel, dim3 grid, dim3 block, std::size_t bytes,
-                    std::function<void()> body) {
+namespace {
+
+std::map<std::pair<int, const void*>, std::size_t> loaded_kernels;  // by device; the shared memory that they may have
+
+}  // namespace
+
+void loaded(const void* kernel, std::size_t shared_bytes) {
+  refuse_in_capture("loading a kernel");
+  if (shared_bytes > kMostShared) fault("a kernel asks for " + std::to_string(shared_bytes) + " bytes of shared memory");
+  loaded_kernels[{current_device(), kernel}] = shared_bytes;
+}
+
+void enqueue_launch(cudaStream_t stream, const char* kernel, const void* address, dim3 grid, dim3 block,
+                    std::size_t bytes, std::function<void()> body) {
   ++counts().kernels;
+  const auto found = loaded_kernels.find({current_device(), address});
+  if (found == loaded_kernels.end() && captures(stream)) {
+    fault(std::string(kernel) + ": not loaded before a graph is captured");
+  }
+  if (bytes > kSharedOfAll && (found == loaded_kernels.end() || found->second < bytes)) {
+    fault(std::string(kernel) + ": more than 48 KiB of shared memory, not asked for");
+  }
   enqueue(stream, [=, body = std::move(body)] { launch(kernel, grid, block, bytes, body); });
 }
 

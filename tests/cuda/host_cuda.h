@@ -64,11 +64,15 @@ struct Schedule {
 };
 Schedule& schedule();
 
+// Remembers that a kernel is on the current device, and how much shared memory it may have.
+void loaded(const void* kernel, std::size_t shared_bytes);
+
 // Runs a grid to its end. Throws Fault.
 void launch(const char* kernel, dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& body);
-// The same when the stream's turn has come.
-void enqueue_launch(cudaStream_t stream, const char* kernel, dim3 grid, dim3 block, std::size_t shared_bytes,
-                    std::function<void()> body);
+// The same when the stream's turn has come. Throws at once where `address` has not been loaded and a graph is captured,
+// or where more than 48 KiB of shared memory have not been asked for.
+void enqueue_launch(cudaStream_t stream, const char* kernel, const void* address, dim3 grid, dim3 block,
+                    std::size_t shared_bytes, std::function<void()> body);
 
 unsigned char* shared_memory();
 std::size_t shared_bytes();
@@ -84,13 +88,16 @@ void warp_collective(const char* what, const void* input, std::size_t bytes, voi
 }  // namespace lewm::cuda::host
 
 #define LEWM_SHARED(name) unsigned char* const name = ::lewm::cuda::host::shared_memory()
-#define LEWM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  ::lewm::cuda::host::enqueue_launch((stream), #kernel, (grid), (block), (shared_bytes), [=] { kernel(__VA_ARGS__); })
+#define LEWM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                              \
+  ::lewm::cuda::host::enqueue_launch((stream), #kernel, reinterpret_cast<const void*>(&kernel), (grid), (block), \
+                                     (shared_bytes), [=] { kernel(__VA_ARGS__); })
 
 namespace lewm::cuda {
 
 template <class Kernel>
-void allow_shared(Kernel*, std::size_t) {}  // launch() knows the limit
+void load_kernel(Kernel* kernel, std::size_t shared_bytes = 0) {
+  host::loaded(reinterpret_cast<const void*>(kernel), shared_bytes);
+}
 
 struct alignas(16) Bytes16 {
   std::uint32_t word[4];

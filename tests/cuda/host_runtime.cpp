@@ -36,6 +36,7 @@ struct HostGraph {
 };
 
 struct HostStream {
+  int device = 0;
   std::deque<Operation> queue;
   bool capturing = false;
   std::vector<std::function<void()>> captured;
@@ -43,17 +44,34 @@ struct HostStream {
 
 namespace {
 
-std::map<const unsigned char*, std::size_t> allocations;
+struct Allocation {
+  std::size_t bytes;
+  int device;
+};
+std::map<const unsigned char*, Allocation> allocations;
 std::vector<HostStream*> streams;
 std::map<HostEvent*, std::shared_ptr<HostEvent>> events;
 std::mt19937 random_order(1);
 bool operating = false;
+int current = 0;  // device
+cudaError_t last_error = cudaSuccess;
+
+cudaError_t failed(cudaError_t error) { return last_error = error; }
+
+// Null for the default stream under all of its names.
+HostStream* queued(cudaStream_t stream) { return reinterpret_cast<std::uintptr_t>(stream) <= 2 ? nullptr : stream; }
+
+HostStream* checked(cudaStream_t stream, const char* what) {
+  HostStream* found = queued(stream);
+  if (found && found->device != current) fault(std::string(what) + ": a stream of another device");
+  return found;
+}
 
 void forbid_device_memory() {
-  for (const auto& [data, bytes] : allocations) ASAN_POISON_MEMORY_REGION(data, bytes);
+  for (const auto& [data, allocation] : allocations) ASAN_POISON_MEMORY_REGION(data, allocation.bytes);
 }
 void allow_device_memory() {
-  for (const auto& [data, bytes] : allocations) ASAN_UNPOISON_MEMORY_REGION(data, bytes);
+  for (const auto& [data, allocation] : allocations) ASAN_UNPOISON_MEMORY_REGION(data, allocation.bytes);
 }
 
 void operate(const std::function<void()>& work) {
@@ -109,21 +127,25 @@ void drain_all() {
   for (HostStream* stream : streams) drain(stream);
 }
 
+const Allocation* allocation_of(const void* pointer) {
+  const auto* p = static_cast<const unsigned char*>(pointer);
+  auto after = allocations.upper_bound(p);
+  if (after == allocations.begin()) return nullptr;
+  --after;
+  return p < after->first + after->second.bytes ? &after->second : nullptr;
+}
+
+}  // namespace
+
+int current_device() { return current; }
+
+bool captures(cudaStream_t stream) { return queued(stream) && stream->capturing; }
+
 void refuse_in_capture(const char* what) {
   for (const HostStream* stream : streams) {
     if (stream->capturing) fault(std::string(what) + " while a graph is captured");
   }
 }
-
-const std::pair<const unsigned char* const, std::size_t>* allocation_of(const void* pointer) {
-  const auto* p = static_cast<const unsigned char*>(pointer);
-  auto after = allocations.upper_bound(p);
-  if (after == allocations.begin()) return nullptr;
-  --after;
-  return p < after->first + after->second ? &*after : nullptr;
-}
-
-}  // namespace
 
 Counts& counts() {
   static Counts all;
@@ -151,7 +173,9 @@ PlantedFault planted_fault() {
 
 void enqueue(cudaStream_t stream, std::function<void()> operation) {
   if (operating) fault("a launch inside of an operation");
+  stream = checked(stream, "a launch or copy");
   if (!stream) {
+    refuse_in_capture("work on the default stream");
     drain_all();
     operate(operation);
   } else if (stream->capturing) {
@@ -175,25 +199,38 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "an error of the host run";
   }
 }
-cudaError_t cudaGetLastError() { return cudaSuccess; }
+cudaError_t cudaGetLastError() {
+  const cudaError_t error = last_error;
+  last_error = cudaSuccess;
+  return error;
+}
 cudaError_t cudaGetDeviceCount(int* count) {
   *count = device().count;
-  return device().count ? cudaSuccess : cudaErrorNoDevice;
+  return device().count ? cudaSuccess : failed(cudaErrorNoDevice);
 }
 cudaError_t cudaGetDevice(int* device_index) {
-  *device_index = 0;
+  *device_index = current;
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int device_index) { return device_index == 0 ? cudaSuccess : cudaErrorInvalidValue; }
+cudaError_t cudaSetDevice(int device_index) {
+  if (device_index < 0 || device_index >= device().count) return failed(cudaErrorInvalidDevice);
+  current = device_index;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device_index) {
+  if (device_index < 0 || device_index >= device().count) return failed(cudaErrorInvalidDevice);
+  *value = attribute == cudaDevAttrComputeCapabilityMajor ? device().capability : 0;
+  return cudaSuccess;
+}
 
 cudaError_t cudaMalloc(void** pointer, std::size_t bytes) {
   refuse_in_capture("cudaMalloc");
-  if (bytes > device().most_bytes) return cudaErrorMemoryAllocation;
+  if (bytes > device().most_bytes) return failed(cudaErrorMemoryAllocation);
   void* data = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
-  if (!data) return cudaErrorMemoryAllocation;
+  if (!data) return failed(cudaErrorMemoryAllocation);
   std::memset(data, 0xff, bytes);
   ASAN_POISON_MEMORY_REGION(data, (bytes + 255) / 256 * 256);  // and what alignment adds stays forbidden
-  allocations[static_cast<unsigned char*>(data)] = bytes;
+  allocations[static_cast<unsigned char*>(data)] = {bytes, current};
   *pointer = data;
   return cudaSuccess;
 }
@@ -203,14 +240,16 @@ cudaError_t cudaFree(void* pointer) {
   drain_all();
   const auto found = allocations.find(static_cast<unsigned char*>(pointer));
   if (found == allocations.end()) fault("cudaFree: not an allocation");
-  ASAN_UNPOISON_MEMORY_REGION(pointer, (found->second + 255) / 256 * 256);
+  if (found->second.device != current) fault("cudaFree: memory of another device");
+  ASAN_UNPOISON_MEMORY_REGION(pointer, (found->second.bytes + 255) / 256 * 256);
   allocations.erase(found);
   std::free(pointer);
   return cudaSuccess;
 }
 
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* pointer) {
-  attributes->type = allocation_of(pointer) ? cudaMemoryTypeDevice : cudaMemoryTypeUnregistered;
+  const Allocation* found = allocation_of(pointer);
+  *attributes = {found ? cudaMemoryTypeDevice : cudaMemoryTypeUnregistered, found ? found->device : -1};
   return cudaSuccess;
 }
 
@@ -221,7 +260,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
 cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
                               std::size_t width, std::size_t height, cudaMemcpyKind, cudaStream_t stream) {
   const bool to_host = !allocation_of(to), from_host = !allocation_of(from);
-  if (stream && stream->capturing && (to_host || from_host)) fault("a copy of pageable memory inside of a graph");
+  if (captures(stream) && (to_host || from_host)) fault("a copy of pageable memory inside of a graph");
   auto* out = static_cast<unsigned char*>(to);
   const auto* in = static_cast<const unsigned char*>(from);
   if (to_host && to != from) {
@@ -240,11 +279,13 @@ cudaError_t cudaMemsetAsync(void* pointer, int value, std::size_t bytes, cudaStr
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   *stream = new HostStream;
+  (*stream)->device = current;
   streams.push_back(*stream);
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  checked(stream, "cudaStreamDestroy");
   drain(stream);
   std::erase(streams, stream);
   delete stream;
@@ -254,11 +295,20 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   refuse_in_capture("cudaStreamSynchronize");
   ++counts().synchronisations;
-  drain(stream);
+  if (HostStream* const found = checked(stream, "cudaStreamSynchronize")) {
+    drain(found);
+  } else {
+    drain_all();
+  }
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  stream = checked(stream, "cudaStreamWaitEvent");
+  if (!stream) {
+    drain_all();
+    return cudaSuccess;
+  }
   if (stream->capturing) fault("cudaStreamWaitEvent while a graph is captured");
   stream->queue.push_back({nullptr, nullptr, events.at(event), event->recorded});
   return cudaSuccess;
@@ -266,6 +316,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   refuse_in_capture("cudaStreamBeginCapture");
+  if (!checked(stream, "cudaStreamBeginCapture")) fault("cudaStreamBeginCapture: the default stream");
   stream->capturing = true;
   stream->captured.clear();
   return cudaSuccess;
@@ -311,6 +362,12 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  stream = checked(stream, "cudaEventRecord");
+  if (!stream) {
+    drain_all();
+    event->reached = ++event->recorded;
+    return cudaSuccess;
+  }
   if (stream->capturing) fault("cudaEventRecord while a graph is captured");
   stream->queue.push_back({nullptr, events.at(event), nullptr, ++event->recorded});
   return cudaSuccess;
@@ -320,5 +377,5 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   if (event->reached == event->recorded) return cudaSuccess;
   if (!advance(nullptr)) fault("an event that will never come");
-  return cudaErrorNotReady;
+  return failed(cudaErrorNotReady);
 }

@@ -2,7 +2,9 @@
 // unexpected an order, as the streams' dependencies allow (host_cuda.h's Schedule chooses).
 //
 // Device memory is heap memory full of NaN that AddressSanitizer forbids to touch outside of operations; the target of
-// a copy to the host is garbage until the copy's turn; what must not happen while a graph is captured is an error.
+// a copy to the host is garbage until the copy's turn; what must not happen while a graph is captured is an error; so
+// is a stream, kernel or memory of another device than the current one. A failed call's error, "not ready" too, stays
+// for cudaGetLastError() as CUDA's does.
 #pragma once
 
 #include <cstddef>
@@ -16,15 +18,18 @@ enum cudaError_t {
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
   cudaErrorNoDevice = 100,
+  cudaErrorInvalidDevice = 101,
   cudaErrorNotReady = 600
 };
 enum cudaMemcpyKind { cudaMemcpyDefault = 4 };
 enum cudaMemoryType { cudaMemoryTypeUnregistered = 0, cudaMemoryTypeDevice = 2, cudaMemoryTypeManaged = 3 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrComputeCapabilityMinor = 76 };
 constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
 
 struct cudaPointerAttributes {
   cudaMemoryType type;
+  int device;
 };
 
 namespace lewm::cuda::host {
@@ -32,7 +37,7 @@ struct HostStream;
 struct HostEvent;
 struct HostGraph;
 }  // namespace lewm::cuda::host
-using cudaStream_t = lewm::cuda::host::HostStream*;  // null: everything before, and this at once
+using cudaStream_t = lewm::cuda::host::HostStream*;  // null, or CUDA's 1 and 2: everything before, and this at once
 using cudaEvent_t = lewm::cuda::host::HostEvent*;
 using cudaGraph_t = lewm::cuda::host::HostGraph*;
 using cudaGraphExec_t = lewm::cuda::host::HostGraph*;
@@ -42,6 +47,7 @@ cudaError_t cudaGetLastError();
 cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaSetDevice(int device);
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaMalloc(void** pointer, std::size_t bytes);
 cudaError_t cudaFree(void* pointer);
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* pointer);
@@ -77,11 +83,17 @@ struct Counts {
 };
 Counts& counts();
 
-// While set, cudaMalloc refuses allocations of more bytes and cudaGetDeviceCount says what is set here.
+// What the machine is like: cudaMalloc refuses allocations of more bytes; how many GPUs there are, and of what kind.
 struct Device {
   std::size_t most_bytes = ~std::size_t{0};
   int count = 1;
+  int capability = 8;
 };
 Device& device();
+int current_device();
+
+// Whether a graph is captured from the stream; throws where any is.
+bool captures(cudaStream_t stream);
+void refuse_in_capture(const char* what);
 
 }  // namespace lewm::cuda::host
