@@ -27,6 +27,25 @@ foreach(source ${cuda_tests})
   add_test(NAME ${name} COMMAND ${name})
 endforeach()
 
+# The same as a module that the library and the Python package load as they would load the real one (LEWM_CUDA_MODULE):
+# device="cuda" from end to end, on the CPU. Without sanitizers, which a program that loads it would need too.
+add_library(lewm_cuda_host_module MODULE ${cuda_kernels} ${cuda_engine} tests/cuda/host_cuda.cpp tests/cuda/host_runtime.cpp
+            tests/cuda/host_module.cpp)
+target_compile_definitions(lewm_cuda_host_module PRIVATE LEWM_CUDA_HOST_RUN LEWM_VERSION_STRING="${LEWM_VERSION}")
+target_include_directories(lewm_cuda_host_module PRIVATE csrc tests/cuda)
+target_link_options(lewm_cuda_host_module PRIVATE LINKER:-Bsymbolic)  # not the CUDA runtime of somebody else in the process
+lewm_warnings(lewm_cuda_host_module)
+if(LEWM_SHARED)
+  add_executable(capi_device tests/cuda/capi_device.cpp)
+  target_include_directories(capi_device PRIVATE tests/cpp)
+  target_link_libraries(capi_device PRIVATE lewm ${CMAKE_DL_LIBS})
+  lewm_warnings(capi_device)
+  add_test(NAME cuda_capi_device COMMAND capi_device ${lewm_test_model})
+  set_tests_properties(cuda_capi_device PROPERTIES FIXTURES_REQUIRED lewm_test_model
+    ENVIRONMENT "LEWM_CUDA_MODULE=$<TARGET_FILE:lewm_cuda_host_module>")
+  add_dependencies(capi_device lewm_cuda_host_module)
+endif()
+
 # The tests are tested: with a mistake planted in the sources (tests/cuda/faults.h) the test that covers them must fail.
 function(lewm_cuda_faults test filter)
   foreach(fault ${ARGN})
@@ -41,6 +60,8 @@ lewm_cuda_faults(cuda_test_search elites kMissingBarrier kTieToHigherIndex)
 lewm_cuda_faults(cuda_test_search bits kUninitialisedShared kPhiloxCounter kBiasedStd)
 lewm_cuda_faults(cuda_test_sigreg formulas kLastKnotWeight)
 lewm_cuda_faults(cuda_test_engine streams kMissingDependency)
+lewm_cuda_faults(cuda_test_plan deadlines_end kErrorLeftBehind)
+lewm_cuda_faults(cuda_test_plan predictive kLoadedInCapture)
 
 # -DLEWM_CUDA_COVERAGE=ON: `cmake --build . --target cuda_coverage` runs the host run and prints the lines of
 # csrc/cuda that it has executed.

@@ -67,8 +67,9 @@ lewm_status lewm_resizer_create(const lewm_model* model, int64_t width, int64_t 
     need("model", model);
     need("resizer", resizer);
     *resizer = nullptr;
-    *resizer = new lewm_resizer{
-        FrameResizer(width, height, pixel_format(format), model->model->config().image_size, fit_of(fit))};
+    FrameResizer frames(width, height, pixel_format(format), model->model->config().image_size, fit_of(fit));
+    auto on_device = model->device ? std::make_unique<DeviceResizer>(model->device, frames) : nullptr;
+    *resizer = new lewm_resizer{std::move(frames), model->model->config().image_size, model->device, std::move(on_device)};
     return LEWM_OK;
   });
 }
@@ -80,6 +81,8 @@ lewm_status lewm_resize(lewm_resizer* resizer, const uint8_t* source, ptrdiff_t 
     need("resizer", resizer);
     need("source", source);
     need("target", target);
+    need_host("source", resizer->device, source);
+    need_host("target", resizer->device, target);
     FrameResizer& frames = resizer->resizer;
     frames.run(source, checked_stride(row_stride, frames.width() * bytes_per_pixel(frames.format())), target);
     return LEWM_OK;
@@ -111,8 +114,9 @@ lewm_status lewm_controller_create(lewm_planner* planner, const lewm_controller_
     options.high = copy_bound(chosen.high, sizes.action_dim);
     std::unique_ptr<FrameResizer> resizer = frames_of(chosen, sizes.image_size);
     const std::size_t bytes = static_cast<std::size_t>(3 * sizes.image_size * sizes.image_size);
-    *controller = new lewm_controller{sizes.image_size, std::move(resizer), std::vector<std::uint8_t>(bytes),
-                                      Controller(planner->planner, options)};
+    *controller =
+        new lewm_controller{planner->planner->options().device, sizes.image_size, std::move(resizer),
+                            std::vector<std::uint8_t>(bytes), Controller(planner->planner, options)};
     return LEWM_OK;
   });
 }
@@ -130,6 +134,7 @@ lewm_status lewm_controller_reset(lewm_controller* controller) {
 lewm_status lewm_controller_set_goal(lewm_controller* controller, const uint8_t* pixels, ptrdiff_t row_stride) {
   return guarded([&] {
     need("controller", controller);
+    need_host("pixels", controller->device, pixels);
     const std::uint8_t* goal = controller->model_frame(pixels, row_stride);
     return finish(controller->controller.set_goal(goal), controller->controller.message());
   });
@@ -138,6 +143,7 @@ lewm_status lewm_controller_set_goal(lewm_controller* controller, const uint8_t*
 lewm_status lewm_controller_set_goal_latent(lewm_controller* controller, const float* latent) {
   return guarded([&] {
     need("controller", controller);
+    need_host("latent", controller->device, latent);
     return finish(controller->controller.set_goal_latent(latent), controller->controller.message());
   });
 }
@@ -147,6 +153,8 @@ lewm_status lewm_controller_act(lewm_controller* controller, const uint8_t* pixe
   return guarded([&] {
     need("controller", controller);
     const bool looks = controller->controller.needs_frame();
+    need_host("pixels", controller->device, pixels);
+    need_host("action", controller->device, action);
     const std::uint8_t* frame = looks ? controller->model_frame(pixels, row_stride) : nullptr;
     return finish(controller->controller.act(frame, action), controller->controller.message());
   });
@@ -156,11 +164,10 @@ lewm_status lewm_controller_get_info(const lewm_controller* controller, lewm_con
   return guarded([&] {
     need("controller", controller);
     check_size("info", info);
-    const std::size_t struct_size = info->struct_size;
     const Controller& source = controller->controller;
     const Controller::Current current = source.current();
-    *info = {struct_size,     source.plans(), source.needs_plan(), source.needs_frame(),
-             current.actions, current.cost,   current.iterations,  current.elapsed};
+    write(info, {0, source.plans(), source.needs_plan(), source.needs_frame(), current.actions, current.cost,
+                 current.iterations, current.elapsed});
     return LEWM_OK;
   });
 }

@@ -1,5 +1,6 @@
 // The C interface: a model and its functions one by one.
 #include "capi/support.h"
+#include "plan/device_module.h"
 
 using namespace lewm;
 using namespace lewm::capi;
@@ -8,7 +9,19 @@ namespace {
 
 const char* const kPrecisionNames[] = {"fp32", "bf16", "int8"};
 
-Precision choose_precision(lewm_precision precision, cpu::Isa isa) {
+bool on_gpu(lewm_device device) {
+  if (device == LEWM_DEVICE_CPU || device == LEWM_DEVICE_CUDA) return device == LEWM_DEVICE_CUDA;
+  throw Error(Status::invalid_argument, "device: expected a lewm_device, got " + std::to_string(device));
+}
+
+// Of the CPU's weights. A GPU computes in bf16, from weights that the CPU holds in bf16 where it can.
+Precision choose_precision(lewm_precision precision, lewm_device device, cpu::Isa isa) {
+  if (on_gpu(device)) {
+    if (precision != LEWM_PRECISION_AUTO && precision != LEWM_PRECISION_BF16) {
+      throw Error(Status::unsupported, "precision: expected auto or bf16 on cuda, got " + std::to_string(precision));
+    }
+    return cpu::kernels(isa).gemm[static_cast<int>(Precision::bf16)].run ? Precision::bf16 : Precision::fp32;
+  }
   if (precision == LEWM_PRECISION_AUTO) return cpu::auto_precision(isa);
   if (precision < LEWM_PRECISION_FP32 || precision > LEWM_PRECISION_INT8) {
     throw Error(Status::invalid_argument,
@@ -34,12 +47,14 @@ lewm_status lewm_model_open(const char* path, const lewm_model_config* config, l
     *model = nullptr;
     const lewm_model_config chosen = read_or_default("config", config);
     const cpu::Isa isa = cpu::active_isa();
-    const Precision precision = choose_precision(chosen.precision, isa);
-    auto opened =
-        std::make_unique<lewm_model>(lewm_model{Model::open(path, precision, isa), {chosen.log, chosen.log_context}});
+    const Precision precision = choose_precision(chosen.precision, chosen.device, isa);
+    auto opened = std::make_unique<lewm_model>(
+        lewm_model{Model::open(path, precision, isa), nullptr, {chosen.log, chosen.log_context}});
+    if (on_gpu(chosen.device)) opened->device = Device::upload(*opened->model, chosen.device_index);
     char line[512];
     std::snprintf(line, sizeof line, "lewm " LEWM_VERSION_STRING ": %s: %s on %s, %.1f MB of weights", path,
-                  kPrecisionNames[static_cast<int>(precision)], cpu::isa_name(isa),
+                  opened->device ? "bf16" : kPrecisionNames[static_cast<int>(precision)],
+                  opened->device ? "cuda" : cpu::isa_name(isa),
                   static_cast<double>(opened->model->weight_bytes()) / 1e6);
     opened->log(line);
     *model = opened.release();
@@ -49,22 +64,33 @@ lewm_status lewm_model_open(const char* path, const lewm_model_config* config, l
 
 void lewm_model_close(lewm_model* model) { delete model; }
 
+lewm_status lewm_device_count(lewm_device device, int32_t* count) {
+  return guarded([&] {
+    need("count", count);
+    *count = 0;
+    if (!on_gpu(device)) {
+      *count = 1;
+      return LEWM_OK;
+    }
+    const DeviceModule& module = device_module();
+    if (!module.table) throw Error(Status::unsupported, "device: 'cuda' is not available: " + module.reason);
+    *count = module.devices;
+    return LEWM_OK;
+  });
+}
+
 lewm_status lewm_model_get_info(const lewm_model* model, lewm_model_info* info) {
   return guarded([&] {
     need("model", model);
     check_size("info", info);
     const Config& config = model->model->config();
-    const std::size_t struct_size = info->struct_size;
-    *info = {struct_size,
-             config.image_size,
-             config.latent_dim,
-             config.action_dim,
-             config.frame_skip,
-             config.block_dim(),
-             config.history,
-             static_cast<lewm_precision>(static_cast<int>(model->model->precision()) + 1),
-             cpu::isa_name(model->model->isa()),
-             model->model->weight_bytes()};
+    const std::shared_ptr<const Device>& device = model->device;
+    write(info,
+          {0, config.image_size, config.latent_dim, config.action_dim, config.frame_skip, config.block_dim(),
+           config.history,
+           device ? LEWM_PRECISION_BF16 : static_cast<lewm_precision>(static_cast<int>(model->model->precision()) + 1),
+           cpu::isa_name(model->model->isa()), model->model->weight_bytes(),
+           device ? LEWM_DEVICE_CUDA : LEWM_DEVICE_CPU, device ? device->index() : 0});
     return LEWM_OK;
   });
 }
@@ -94,8 +120,8 @@ lewm_status lewm_workspace_create(const lewm_model* model, const lewm_workspace_
     need("workspace", workspace);
     *workspace = nullptr;
     const lewm_workspace_config chosen = read_or_default("config", config);
-    const WorkspaceLimits limits{or_default(chosen.problems, 1), or_default(chosen.horizon, 5)};
-    *workspace = new lewm_workspace{{model->model, limits, make_pool(threads_of(chosen.threads))}};
+    const WorkspaceLimits limits{or_default(chosen.problems, 1), or_default(chosen.horizon, 5), model->device};
+    *workspace = new lewm_workspace{model->device, {model->model, limits, make_pool(threads_of(chosen.threads))}};
     return LEWM_OK;
   });
 }
@@ -113,6 +139,29 @@ lewm_status lewm_encode_f32(lewm_workspace* workspace, const float* frames, int6
   return guarded([&] {
     need("workspace", workspace);
     return finish(workspace->workspace.encode(frames, n, latents), workspace->workspace.message());
+  });
+}
+
+lewm_status lewm_encode_frames(lewm_workspace* workspace, lewm_resizer* resizer, const uint8_t* frames, int64_t n,
+                               float* latents) {
+  return guarded([&] {
+    need("workspace", workspace);
+    need("resizer", resizer);
+    if (resizer->device != workspace->device ||
+        resizer->image_size != workspace->workspace.model().config().image_size) {
+      throw Error(Status::invalid_argument, "resizer: expected one of the workspace's model");
+    }
+    return finish(workspace->workspace.encode(resizer->resizer, resizer->on_device.get(), frames, n, latents),
+                  workspace->workspace.message());
+  });
+}
+
+lewm_status lewm_workspace_set_stream(lewm_workspace* workspace, void* stream) {
+  return guarded([&] {
+    need("workspace", workspace);
+    need_device(workspace->device, stream);
+    workspace->workspace.set_stream(stream);
+    return LEWM_OK;
   });
 }
 

@@ -48,6 +48,13 @@ void write_back(const PlanResult& from, lewm_plan_result* to) {
   to->elapsed = from.elapsed;
 }
 
+// What a background planner copies, beside latents or frames.
+void need_host_request(const std::shared_ptr<const Device>& device, const PlanRequest& request) {
+  need_host("past_actions", device, request.past_actions);
+  need_host("warm_start", device, request.warm_start);
+  need_host("problem_ids", device, request.problem_ids);
+}
+
 }  // namespace
 
 int PlannerParts::call_cost(void* self, const CostArguments& a, float* cost) {
@@ -57,17 +64,17 @@ int PlannerParts::call_cost(void* self, const CostArguments& a, float* cost) {
   return parts->cost(parts->cost_context, &arguments, cost);
 }
 
-std::shared_ptr<Planner> PlannerParts::create(const std::shared_ptr<const Model>& model,
-                                              const lewm_planner_config& config) {
+std::shared_ptr<Planner> PlannerParts::create(const lewm_model& model, const lewm_planner_config& config) {
   const auto parts = std::make_shared<PlannerParts>();
   PlannerOptions options = options_of(config);
+  options.device = model.device;
   if (config.cost) {
     parts->cost = config.cost;
     parts->cost_context = config.cost_context;
     options.cost = &PlannerParts::call_cost;
     options.cost_context = parts.get();
   }
-  parts->planner = std::make_unique<Planner>(model, options, make_pool(threads_of(config.threads)));
+  parts->planner = std::make_unique<Planner>(model.model, options, make_pool(threads_of(config.threads)));
   return {parts, parts->planner.get()};
 }
 
@@ -112,12 +119,21 @@ lewm_status lewm_planner_create(const lewm_model* model, const lewm_planner_conf
     need("model", model);
     need("planner", planner);
     *planner = nullptr;
-    *planner = new lewm_planner{PlannerParts::create(model->model, read("config", config))};
+    *planner = new lewm_planner{PlannerParts::create(*model, read("config", config))};
     return LEWM_OK;
   });
 }
 
 void lewm_planner_destroy(lewm_planner* planner) { delete planner; }
+
+lewm_status lewm_planner_set_stream(lewm_planner* planner, void* stream) {
+  return guarded([&] {
+    need("planner", planner);
+    need_device(planner->planner->options().device, stream);
+    planner->planner->set_stream(stream);
+    return LEWM_OK;
+  });
+}
 
 lewm_status lewm_plan(lewm_planner* planner, const lewm_plan_request* request, lewm_plan_result* result) {
   return guarded([&] {
@@ -163,8 +179,8 @@ lewm_status lewm_background_create(const lewm_model* model, const lewm_planner_c
     need("background", background);
     *background = nullptr;
     const lewm_planner_config chosen = read("config", config);
-    *background =
-        new lewm_background{{PlannerParts::create(model->model, chosen), threads_of(chosen.threads), model->log}};
+    *background = new lewm_background{
+        model->device, {PlannerParts::create(*model, chosen), threads_of(chosen.threads), model->log}};
     return LEWM_OK;
   });
 }
@@ -175,6 +191,9 @@ lewm_status lewm_plan_async(lewm_background* background, const lewm_plan_request
   return guarded([&] {
     need("background", background);
     const PlanRequest wanted = request_of(read("request", request));
+    need_host("latents", background->device, wanted.latents);
+    need_host("goals", background->device, wanted.goals);
+    need_host_request(background->device, wanted);
     return finish(background->background.submit(wanted, ticket), background->background.message());
   });
 }
@@ -184,6 +203,9 @@ lewm_status lewm_plan_async_frames(lewm_background* background, const uint8_t* f
   return guarded([&] {
     need("background", background);
     const PlanRequest wanted = request_of(read("request", request));
+    need_host("frames", background->device, frames);
+    need_host("goals", background->device, goals);
+    need_host_request(background->device, wanted);
     return finish(background->background.submit_frames(frames, goals, wanted, ticket),
                   background->background.message());
   });

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -16,6 +17,7 @@
 #include "model/model.h"
 #include "plan/background.h"
 #include "plan/controller.h"
+#include "plan/device.h"
 #include "plan/planner.h"
 #include "plan/workspace.h"
 
@@ -74,27 +76,46 @@ inline void need(const char* name, const void* pointer) {
 // Structs that begin with their size
 // ---------------------------------------------------------------------------------------------------------------------
 
+// The size of a struct's first version; structs grow at their end only.
+template <class T>
+constexpr std::size_t kFirstSize = sizeof(T);
+template <>
+inline constexpr std::size_t kFirstSize<lewm_model_config> = offsetof(lewm_model_config, device);
+template <>
+inline constexpr std::size_t kFirstSize<lewm_model_info> = offsetof(lewm_model_info, device);
+
 // Refuses a struct that is smaller than the first version of T, or that sets fields which this library does not know.
 template <class T>
 void check_size(const char* name, const T* sized) {
   constexpr std::size_t kMost = 4096;
   need(name, sized);
   const std::size_t size = sized->struct_size;
-  if (size < sizeof(T) || size > kMost) {
+  if (size < kFirstSize<T> || size > kMost) {
     throw Error(Status::invalid_argument, std::string(name) + ".struct_size: expected " + std::to_string(sizeof(T)) +
                                               ", got " + std::to_string(size));
   }
   const auto* bytes = reinterpret_cast<const unsigned char*>(sized);
-  if (std::any_of(bytes + sizeof(T), bytes + size, [](unsigned char byte) { return byte != 0; })) {
+  for (std::size_t i = sizeof(T); i < size; ++i) {
+    if (bytes[i] == 0) continue;
     throw Error(Status::unsupported,
                 std::string(name) + ": sets fields that this version of the library does not know");
   }
 }
 
+// What the caller has set; fields of later versions than the caller's are zero.
 template <class T>
 T read(const char* name, const T* sized) {
   check_size(name, sized);
-  return *sized;
+  T out{};
+  std::memcpy(&out, sized, std::min(sized->struct_size, sizeof(T)));
+  return out;
+}
+
+// Fills as much of a checked struct as the caller knows.
+template <class T>
+void write(T* to, T from) {
+  from.struct_size = to->struct_size;
+  std::memcpy(to, &from, std::min(to->struct_size, sizeof(T)));
 }
 
 // A config that may be left out.
@@ -104,6 +125,18 @@ T read_or_default(const char* name, const T* sized) {
   T defaults{};
   defaults.struct_size = sizeof(T);
   return defaults;
+}
+
+// Throws for an array in a GPU's memory where the host has to read it.
+inline void need_host(const char* name, const std::shared_ptr<const Device>& device, const void* pointer) {
+  if (!pointer || on_host(device.get(), pointer)) return;
+  throw Error(Status::invalid_argument, std::string(name) + ": expected host memory, got a GPU's");
+}
+
+// Throws for a stream where there is no GPU that it could be of.
+inline void need_device(const std::shared_ptr<const Device>& device, const void* stream) {
+  if (device || !stream) return;
+  throw Error(Status::invalid_argument, "stream: expected null, the model is on the CPU");
 }
 
 inline std::int64_t or_default(std::int64_t value, std::int64_t otherwise) { return value ? value : otherwise; }
@@ -147,7 +180,7 @@ struct PlannerParts {
 
   static int call_cost(void* self, const CostArguments& arguments, float* cost);
   // Shares the parts' lifetime.
-  static std::shared_ptr<Planner> create(const std::shared_ptr<const Model>& model, const lewm_planner_config& config);
+  static std::shared_ptr<Planner> create(const lewm_model& model, const lewm_planner_config& config);
 };
 
 }  // namespace lewm::capi
@@ -158,15 +191,20 @@ struct PlannerParts {
 
 struct lewm_model {
   std::shared_ptr<const lewm::Model> model;
+  std::shared_ptr<const lewm::Device> device;  // its weights on a GPU, which then computes; null: the CPU
   lewm::Log log;
 };
 
 struct lewm_workspace {
+  std::shared_ptr<const lewm::Device> device;
   lewm::Workspace workspace;
 };
 
 struct lewm_resizer {
   lewm::FrameResizer resizer;
+  std::int64_t image_size;  // what it resizes to
+  std::shared_ptr<const lewm::Device> device;
+  std::unique_ptr<lewm::DeviceResizer> on_device;  // null: the CPU
 };
 
 struct lewm_planner {
@@ -174,6 +212,7 @@ struct lewm_planner {
 };
 
 struct lewm_background {
+  std::shared_ptr<const lewm::Device> device;
   lewm::BackgroundPlanner background;
 };
 
@@ -181,6 +220,7 @@ struct lewm_controller {
   // The frame as the model reads it: as given where it already is that, else through `image`.
   const std::uint8_t* model_frame(const std::uint8_t* pixels, std::ptrdiff_t row_stride);
 
+  std::shared_ptr<const lewm::Device> device;
   std::int64_t image_size;
   std::unique_ptr<lewm::FrameResizer> resizer;  // null: frames have the model's size and format
   std::vector<std::uint8_t> image;              // [image_size, image_size, 3]

@@ -23,6 +23,9 @@ Encoder::Encoder(const Weights& weights, std::int64_t frames)
     : weights_(weights),
       frames_(frames),
       dim_(weights.sizes.encoder_dim),
+      dim_stride_(padded(dim_)),
+      head_dim_(padded(weights.sizes.encoder_dim / weights.sizes.encoder_heads)),
+      inner_(head_dim_ * weights.sizes.encoder_heads),
       patches_(patches_of(weights.sizes)),
       tokens_(patches_ + 1),
       patch_stride_(padded(weights.patch_bytes.k)),
@@ -34,9 +37,9 @@ Encoder::Encoder(const Weights& weights, std::int64_t frames)
       patches_rows_(frames * patches_ * patch_stride_),
       embedded_(frames * patches_ * dim_),
       x_(frames * tokens_ * dim_),
-      normed_(frames * tokens_ * dim_),
-      qkv_(frames * tokens_ * 3 * dim_),
-      attended_(frames * tokens_ * dim_),
+      normed_(frames * tokens_ * dim_stride_),
+      qkv_(frames * tokens_ * 3 * inner_),
+      attended_(frames * tokens_ * inner_),
       hidden_(frames * tokens_ * mlp_stride_),
       key_row_(frames * tokens_),
       keys_(frames),
@@ -100,7 +103,8 @@ void Encoder::embed(const Frames& frames, std::int64_t n, cudaStream_t stream) {
 // normed = LayerNorm(x); its affine part is in the layers that follow.
 void Encoder::normalise(std::int64_t rows, std::int64_t x_stride, cudaStream_t stream) {
   launch_layer_norm(
-      {x_.get(), x_stride, static_cast<int>(rows), dim_, kEncoderEps, nullptr, nullptr, normed_.get(), dim_}, stream);
+      {x_.get(), x_stride, static_cast<int>(rows), dim_, kEncoderEps, nullptr, nullptr, normed_.get(), dim_stride_},
+      stream);
 }
 
 // x += attention_out(attended); x += mlp(LayerNorm(x)), for `rows` rows of x that are x_stride apart.
@@ -109,9 +113,9 @@ void Encoder::attention_out_and_mlp(const EncoderLayer& layer, std::int64_t rows
   GemmEpilogue add;
   add.residual = x_.get();
   add.residual_stride = x_stride;
-  run_linear(layer.attention_out, attended_.get(), dim_, rows, add, x_.get(), x_stride, stream);
+  run_linear(layer.attention_out, attended_.get(), inner_, rows, add, x_.get(), x_stride, stream);
   normalise(rows, x_stride, stream);
-  run_linear(layer.mlp_in, normed_.get(), dim_, rows, stored_bf16(Activation::gelu), hidden_.get(), mlp_stride_,
+  run_linear(layer.mlp_in, normed_.get(), dim_stride_, rows, stored_bf16(Activation::gelu), hidden_.get(), mlp_stride_,
              stream);
   run_linear(layer.mlp_out, hidden_.get(), mlp_stride_, rows, add, x_.get(), x_stride, stream);
 }
@@ -121,23 +125,25 @@ void Encoder::layer(std::int64_t index, std::int64_t n, cudaStream_t stream) {
   const std::int64_t rows = n * tokens_;
   const int heads = weights_.sizes.encoder_heads;
   normalise(rows, dim_, stream);
-  run_linear(layer.query_key_value, normed_.get(), dim_, rows, stored_bf16(), qkv_.get(), 3 * dim_, stream);
-  launch_full_attention(
-      {static_cast<int>(n), tokens_, heads, dim_ / heads, qkv_.get(), 3 * dim_, dim_, 2 * dim_, attended_.get(), dim_},
-      stream);
+  run_linear(layer.query_key_value, normed_.get(), dim_stride_, rows, stored_bf16(), qkv_.get(), 3 * inner_, stream);
+  launch_full_attention({static_cast<int>(n), tokens_, heads, head_dim_, qkv_.get(), 3 * inner_, inner_, 2 * inner_,
+                         attended_.get(), inner_},
+                        stream);
   attention_out_and_mlp(layer, rows, dim_, stream);
 }
 
 // Of the last layer the CLS token alone goes on: its query against everybody's keys.
 void Encoder::last_layer(std::int64_t n, cudaStream_t stream) {
   const EncoderLayer& layer = weights_.encoder.back();
-  const std::int64_t frame_stride = std::int64_t{tokens_} * dim_;
+  const std::int64_t frame_stride = std::int64_t{tokens_} * dim_, frame_inner = std::int64_t{tokens_} * inner_;
   const int heads = weights_.sizes.encoder_heads;
   normalise(n * tokens_, dim_, stream);
-  run_linear(layer.key_value, normed_.get(), dim_, n * tokens_, stored_bf16(), qkv_.get() + dim_, 3 * dim_, stream);
-  run_linear(layer.query, normed_.get(), frame_stride, n, stored_bf16(), qkv_.get(), 3 * frame_stride, stream);
-  launch_window_attention({static_cast<int>(n), heads, dim_ / heads, qkv_.get(), 3 * frame_stride, qkv_.get() + dim_,
-                           3 * dim_, dim_, key_row_.get(), keys_.get(), tokens_, attended_.get(), dim_},
+  run_linear(layer.key_value, normed_.get(), dim_stride_, n * tokens_, stored_bf16(), qkv_.get() + inner_, 3 * inner_,
+             stream);
+  run_linear(layer.query, normed_.get(), std::int64_t{tokens_} * dim_stride_, n, stored_bf16(), qkv_.get(),
+             3 * frame_inner, stream);
+  launch_window_attention({static_cast<int>(n), heads, head_dim_, qkv_.get(), 3 * frame_inner, qkv_.get() + inner_,
+                           3 * inner_, inner_, key_row_.get(), keys_.get(), tokens_, attended_.get(), inner_},
                           stream);
   attention_out_and_mlp(layer, n, frame_stride, stream);
 }

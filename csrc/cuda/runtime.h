@@ -96,7 +96,7 @@ class Event {
   bool reached() const {
     const cudaError_t state = cudaEventQuery(event_);
     if (state == cudaErrorNotReady) {
-      forget_error();
+      if (!LEWM_FAULT(kErrorLeftBehind)) forget_error();
       return false;
     }
     check(state, "a kernel");

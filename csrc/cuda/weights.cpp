@@ -23,8 +23,7 @@ void require(bool holds, const char* field, const char* expected, std::int64_t g
 
 void check_sizes(const HostModel& m) {
   const int head_dim = m.encoder_dim / m.encoder_heads;
-  require(head_dim % kRowChunk == 0 && head_dim <= 128, "encoder_dim / encoder_heads", "a multiple of 8 up to 128",
-          head_dim);
+  require(head_dim <= 128, "encoder_dim / encoder_heads", "at most 128", head_dim);
   require(m.predictor_head_dim <= 256, "predictor_head_dim", "at most 256", m.predictor_head_dim);
 }
 
@@ -36,6 +35,13 @@ void check_device(int device) {
   throw Error(Status::unsupported, "device: expected a GPU of compute capability 8.0 (Ampere) or newer, got " +
                                        std::to_string(major) + "." + std::to_string(minor));
 }
+
+// Where an index lies when the encoder's heads, side by side, begin at multiples of 16 bytes; the gaps are zero.
+struct Heads {
+  int size = 1, stride = 1;
+  std::int64_t place(std::int64_t i) const { return i / size * stride + i % size; }
+  int width(int n) const { return n / size * stride; }
+};
 
 // Lays arrays out in one piece of memory: a first pass measures it, a second one fills a copy on the host and hands out
 // addresses on the device.
@@ -55,18 +61,20 @@ class Layout {
   Linear linear(const HostLinear& layer) { return stacked(layer, {}); }
 
   // Both layers' outputs one after the other; the second may be missing.
-  Linear stacked(const HostLinear& first, const HostLinear& second) {
+  Linear stacked(const HostLinear& first, const HostLinear& second, const Heads& outputs = {},
+                 const Heads& inputs = {}) {
     if (!first.weight) return {};
     Linear out;
-    out.n = first.n + second.n;
-    out.k = first.k;
+    out.n = outputs.width(first.n) + outputs.width(second.n);
+    out.k = inputs.width(first.k);
     std::uint8_t* weight = nullptr;
     std::uint8_t* bias = nullptr;
     out.weight = reinterpret_cast<const std::uint16_t*>(take(std::int64_t{out.n} * padded(out.k) * 2, &weight));
     out.bias = reinterpret_cast<const float*>(take(std::int64_t{out.n} * 4, &bias));
     if (weight) {
-      fill(first, weight, bias);
-      fill(second, weight + std::int64_t{first.n} * padded(out.k) * 2, bias + std::int64_t{first.n} * 4);
+      const std::int64_t below = outputs.width(first.n);
+      fill(first, outputs, inputs, padded(out.k), weight, bias);
+      fill(second, outputs, inputs, padded(out.k), weight + below * padded(out.k) * 2, bias + below * 4);
     }
     return out;
   }
@@ -86,12 +94,14 @@ class Layout {
   std::int64_t bytes() const { return used_; }
 
  private:
-  static void fill(const HostLinear& layer, std::uint8_t* weight, std::uint8_t* bias) {
+  static void fill(const HostLinear& layer, const Heads& outputs, const Heads& inputs, std::int64_t stride,
+                   std::uint8_t* weight, std::uint8_t* bias) {
     auto* rows = reinterpret_cast<std::uint16_t*>(weight);
     for (std::int64_t j = 0; j < layer.n; ++j) {
-      for (std::int64_t i = 0; i < layer.k; ++i) rows[j * padded(layer.k) + i] = to_bf16(layer.weight[j * layer.k + i]);
+      std::uint16_t* row = rows + outputs.place(j) * stride;
+      for (std::int64_t i = 0; i < layer.k; ++i) row[inputs.place(i)] = to_bf16(layer.weight[j * layer.k + i]);
+      std::memcpy(bias + outputs.place(j) * 4, layer.bias + j, 4);
     }
-    if (layer.n) std::memcpy(bias, layer.bias, static_cast<std::size_t>(layer.n) * 4);
   }
 
   const std::uint8_t* take(std::int64_t bytes, std::uint8_t** host) {
@@ -120,13 +130,15 @@ void lay_out(Layout& l, const HostModel& m, Weights& w) {
   w.cls = l.floats(m.cls, m.encoder_dim);
   w.patch_positions = l.floats(m.patch_positions, std::int64_t{per_row} * per_row * m.encoder_dim);
   w.encoder.clear();
+  const int head_dim = m.encoder_dim / m.encoder_heads;
+  const Heads heads{head_dim, padded(head_dim)};
   for (int i = 0; i < m.encoder_depth; ++i) {
     const HostEncoderLayer& from = m.encoder_layer[i];
     EncoderLayer layer;
-    layer.query_key_value = l.stacked(from.query, from.key_value);
-    layer.query = rows_of(layer.query_key_value, 0, from.query.n);
-    layer.key_value = rows_of(layer.query_key_value, from.query.n, from.key_value.n);
-    layer.attention_out = l.linear(from.attention_out);
+    layer.query_key_value = l.stacked(from.query, from.key_value, heads);
+    layer.query = rows_of(layer.query_key_value, 0, heads.width(from.query.n));
+    layer.key_value = rows_of(layer.query_key_value, heads.width(from.query.n), heads.width(from.key_value.n));
+    layer.attention_out = l.stacked(from.attention_out, {}, {}, heads);
     layer.mlp_in = l.linear(from.mlp_in);
     layer.mlp_out = l.linear(from.mlp_out);
     w.encoder.push_back(layer);
@@ -163,7 +175,7 @@ Weights::Weights(const HostModel& model, int on_device) : device(on_device), siz
   check_sizes(model);
   check_device(device);
   const OnDevice guard(device);
-  load_kernels();
+  if (!LEWM_FAULT(kLoadedInCapture)) load_kernels();
   Layout measure;
   lay_out(measure, model, *this);
   memory_ = Buffer<std::uint8_t>(measure.bytes());

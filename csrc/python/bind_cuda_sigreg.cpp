@@ -11,7 +11,8 @@ namespace lewm::python {
 namespace {
 
 using Address = std::uintptr_t;
-using Sizes = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;  // T, B, D, M, K
+// T, B, D, M, K, and the GPU
+using Sizes = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int32_t>;
 
 const cuda::Table& table() {
   const DeviceModule& module = device_module();
@@ -25,12 +26,12 @@ T* pointer(Address address) {
 }
 
 cuda::SigregArguments arguments_of(const Sizes& sizes, double t_max, Address z, Address directions, Address workspace) {
-  const auto [steps, batch, dim, num_proj, knots] = sizes;
+  const auto [steps, batch, dim, num_proj, knots, device] = sizes;
   if (steps < 1 || batch < 0 || dim < 1 || num_proj < 1 || knots < 2 || !(t_max > 0)) {
     throw Error(Status::invalid_argument, "sigreg: a size out of range");
   }
-  return {pointer<const float>(z),  pointer<const float>(directions), steps, batch, dim, num_proj, knots, t_max,
-          pointer<float>(workspace)};
+  return {device,   pointer<const float>(z), pointer<const float>(directions), steps, batch, dim, num_proj, knots,
+          t_max,    pointer<float>(workspace)};
 }
 
 void throw_unless_ok(std::int32_t status, const cuda::Message& message) {

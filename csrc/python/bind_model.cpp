@@ -96,6 +96,18 @@ void encode(ModelHandle& handle, Frames frames, Latents latents, std::uintptr_t 
   handle.encode(frames.data(), n, latents.data(), stream_of(stream));
 }
 
+// fit: 0 stretch, 1 crop, 2 letterbox.
+template <class Frames, class Latents>
+void encode_camera(ModelHandle& handle, Frames frames, Latents latents, int fit, std::uintptr_t stream) {
+  check_rank("frames", frames, 4);
+  const std::int64_t n = size_of(frames, 0), height = size_of(frames, 1), width = size_of(frames, 2);
+  check_shape("frames", frames, {n, height, width, 3});
+  check_shape("out", latents, {n, handle.model()->config().latent_dim});
+  if (fit < 0 || fit > 2) throw Error(Status::invalid_argument, "fit: expected 0..2, got " + std::to_string(fit));
+  const nb::gil_scoped_release release;
+  handle.encode_camera(frames.data(), n, height, width, static_cast<Fit>(fit), latents.data(), stream_of(stream));
+}
+
 template <class Array>
 ModelHandle::Candidates candidates_of(const Config& config, const Array& latents, const Array& actions,
                                       const std::optional<Array>& past) {
@@ -148,6 +160,8 @@ void bind_functions(nb::class_<ModelHandle>& model) {
            nb::arg("out").noconvert(), nb::arg("stream") = 0)
       .def("encode", &encode<Array<const float>, Array<float>>, nb::arg("frames").noconvert(),
            nb::arg("out").noconvert(), nb::arg("stream") = 0)
+      .def("encode_camera", &encode_camera<Array<const std::uint8_t>, Array<float>>, nb::arg("frames").noconvert(),
+           nb::arg("out").noconvert(), nb::arg("fit"), nb::arg("stream") = 0)
       .def("rollout", &rollout<Array<const float>, Array<float>>, nb::arg("latents").noconvert(),
            nb::arg("actions").noconvert(), nb::arg("past").noconvert().none(), nb::arg("out").noconvert(),
            nb::arg("stream") = 0)

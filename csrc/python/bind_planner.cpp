@@ -72,20 +72,34 @@ class PythonCost {
   std::exception_ptr error_;  // the first of a plan
 };
 
+// Arrays in the host's memory or, where the model is on a GPU, in that GPU's.
+template <class T>
+using Anywhere = nb::ndarray<T, nb::c_contig>;
+
+// Throws Error(invalid_argument) for an array that the planner cannot reach.
+template <class T>
+void check_memory(const char* name, const Anywhere<T>& array, const Planner& planner) {
+  if (array.device_type() == nb::device::cpu::value || planner.options().device) return;
+  throw Error(Status::invalid_argument, std::string(name) + ": expected an array on the CPU, where the model is");
+}
+
+void* stream_of(std::uintptr_t stream) { return reinterpret_cast<void*>(stream); }
+
 // A planner, its threads, and the Python function that it may call.
 struct PlannerHandle {
   std::shared_ptr<Workers> workers;
   std::shared_ptr<PythonCost> cost;
   std::shared_ptr<Planner> planner;
 
-  // Runs `work` without the GIL and with the threads, and throws what went wrong.
+  // Runs `work` without the GIL and with the threads, on a GPU ordered on `stream`, and throws what went wrong.
   template <class Work>
-  void run(const Work& work) {
+  void run(const Work& work, void* stream) {
     Status status;
     std::string message;
     {
       const nb::gil_scoped_release release;
       const std::lock_guard lock(workers->mutex);
+      planner->set_stream(stream);
       status = work();
       if (status != Status::ok) message = planner->message();
     }
@@ -182,12 +196,12 @@ std::shared_ptr<PlannerHandle> create_planner(const ModelHandle& model, const st
   return handle;
 }
 
-using Optional = std::optional<Input<float>>;
+using Optional = std::optional<Anywhere<const float>>;
 
 // What surrounds a plan's images or latents.
 struct Request {
   Optional past, warm_start;
-  std::optional<Input<std::uint32_t>> problem_ids;
+  std::optional<Anywhere<const std::uint32_t>> problem_ids;
   std::uint32_t plan_index;
   double deadline;
 
@@ -199,16 +213,19 @@ struct Request {
     request.plan_index = plan_index;
     request.deadline = deadline;
     if (past) {
+      check_memory("past_actions", *past, planner);
       check_shape("past_actions", *past, {problems, context - 1, block_dim});
       request.past_actions = context > 1 ? past->data() : nullptr;
     }
     if (warm_start) {
+      check_memory("warm_start", *warm_start, planner);
       check_rank("warm_start", *warm_start, 3);
       request.warm_blocks = size_of(*warm_start, 1);
       check_shape("warm_start", *warm_start, {problems, request.warm_blocks, block_dim});
       request.warm_start = warm_start->data();
     }
     if (problem_ids) {
+      check_memory("problem_ids", *problem_ids, planner);
       check_shape("problem_ids", *problem_ids, {problems});
       request.problem_ids = problem_ids->data();
     }
@@ -218,12 +235,16 @@ struct Request {
 
 // Arrays that a plan fills: actions (B, H, A), cost (B,), elite_cost (B,), std (B, H, A), elites (B, K) or None.
 struct Result {
-  Output<float> actions, cost, elite_cost, std;
-  std::optional<Output<std::int32_t>> elites;
+  Anywhere<float> actions, cost, elite_cost, std;
+  std::optional<Anywhere<std::int32_t>> elites;
 
   PlanResult fill(const Planner& planner, std::int64_t problems) const {
     const PlannerOptions& options = planner.options();
     const std::int64_t block_dim = planner.model().config().block_dim();
+    check_memory("out", actions, planner);
+    check_memory("out", cost, planner);
+    check_memory("out", elite_cost, planner);
+    check_memory("out", std, planner);
     check_shape("out: actions", actions, {problems, options.horizon, block_dim});
     check_shape("out: cost", cost, {problems});
     check_shape("out: elite_cost", elite_cost, {problems});
@@ -234,6 +255,7 @@ struct Result {
     result.elite_cost = elite_cost.data();
     result.std = std.data();
     if (elites) {
+      check_memory("out", *elites, planner);
       const bool one = options.method == Method::predictive_sampling;
       check_shape("out: elites", *elites, {problems, one ? 1 : options.elites});
       result.elites = elites->data();
@@ -244,9 +266,11 @@ struct Result {
 
 using Plan = std::pair<std::int64_t, double>;  // iterations, seconds
 
-Plan plan_latents(PlannerHandle& handle, Input<float> latents, Input<float> goals, const Request& request,
-                  const Result& out) {
+Plan plan_latents(PlannerHandle& handle, Anywhere<const float> latents, Anywhere<const float> goals,
+                  const Request& request, const Result& out, std::uintptr_t stream) {
   const Config& config = handle.planner->model().config();
+  check_memory("latents", latents, *handle.planner);
+  check_memory("goal", goals, *handle.planner);
   check_rank("latents", latents, 3);
   const std::int64_t problems = size_of(latents, 0), context = size_of(latents, 1);
   check_shape("latents", latents, {problems, context, config.latent_dim});
@@ -255,13 +279,19 @@ Plan plan_latents(PlannerHandle& handle, Input<float> latents, Input<float> goal
   core_request.latents = latents.data();
   core_request.goals = goals.data();
   PlanResult result = out.fill(*handle.planner, problems);
-  handle.run([&] { return handle.planner->plan(core_request, result); });
+  handle.run(
+      [&] {
+        return handle.planner->plan(core_request, result);
+      },
+      stream_of(stream));
   return {result.iterations, result.elapsed};
 }
 
 template <class Pixel>
-Plan plan_frames(PlannerHandle& handle, Input<Pixel> frames, Input<Pixel> goals, const Request& request,
-                 const Result& out) {
+Plan plan_frames(PlannerHandle& handle, Anywhere<const Pixel> frames, Anywhere<const Pixel> goals,
+                 const Request& request, const Result& out, std::uintptr_t stream) {
+  check_memory("frame", frames, *handle.planner);
+  check_memory("goal", goals, *handle.planner);
   const std::int64_t size = handle.planner->model().config().image_size;
   check_rank("frame", frames, 5);
   const std::int64_t problems = size_of(frames, 0), context = size_of(frames, 1);
@@ -274,13 +304,21 @@ Plan plan_frames(PlannerHandle& handle, Input<Pixel> frames, Input<Pixel> goals,
   }
   const PlanRequest core_request = request.fill(*handle.planner, problems, context);
   PlanResult result = out.fill(*handle.planner, problems);
-  handle.run([&] { return handle.planner->plan_frames(frames.data(), goals.data(), core_request, result); });
+  handle.run(
+      [&] {
+        return handle.planner->plan_frames(frames.data(), goals.data(), core_request, result);
+      },
+      stream_of(stream));
   return {result.iterations, result.elapsed};
 }
 
-void evaluate(PlannerHandle& handle, Input<float> latents, Input<float> goals, Input<float> actions,
-              const Request& request, Output<float> cost) {
+void evaluate(PlannerHandle& handle, Anywhere<const float> latents, Anywhere<const float> goals,
+              Anywhere<const float> actions, const Request& request, Anywhere<float> cost, std::uintptr_t stream) {
   const Config& config = handle.planner->model().config();
+  check_memory("latents", latents, *handle.planner);
+  check_memory("goal", goals, *handle.planner);
+  check_memory("actions", actions, *handle.planner);
+  check_memory("out", cost, *handle.planner);
   check_rank("latents", latents, 3);
   check_rank("actions", actions, 4);
   const std::int64_t problems = size_of(latents, 0), context = size_of(latents, 1), samples = size_of(actions, 1);
@@ -291,7 +329,11 @@ void evaluate(PlannerHandle& handle, Input<float> latents, Input<float> goals, I
   PlanRequest core_request = request.fill(*handle.planner, problems, context);
   core_request.latents = latents.data();
   core_request.goals = goals.data();
-  handle.run([&] { return handle.planner->evaluate(core_request, actions.data(), samples, cost.data()); });
+  handle.run(
+      [&] {
+        return handle.planner->evaluate(core_request, actions.data(), samples, cost.data());
+      },
+      stream_of(stream));
 }
 
 struct ControllerHandle {
@@ -305,6 +347,7 @@ struct ControllerHandle {
     {
       const nb::gil_scoped_release release;
       const std::lock_guard lock(planner->workers->mutex);
+      planner->planner->set_stream(nullptr);  // a plan's stream may have gone since
       status = work();
       if (status != Status::ok) message = controller->message();
     }
@@ -370,8 +413,8 @@ void bind_planner(nb::module_& module) {
   nb::class_<Request>(module, "Request")
       .def(
           "__init__",
-          [](Request* self, Optional past, Optional warm_start, std::optional<Input<std::uint32_t>> problem_ids,
-             std::uint32_t plan_index, double deadline) {
+          [](Request* self, Optional past, Optional warm_start,
+             std::optional<Anywhere<const std::uint32_t>> problem_ids, std::uint32_t plan_index, double deadline) {
             new (self) Request{std::move(past), std::move(warm_start), std::move(problem_ids), plan_index, deadline};
           },
           nb::arg("past").noconvert().none(), nb::arg("warm_start").noconvert().none(),
@@ -379,8 +422,8 @@ void bind_planner(nb::module_& module) {
   nb::class_<Result>(module, "Result")
       .def(
           "__init__",
-          [](Result* self, Output<float> actions, Output<float> cost, Output<float> elite_cost, Output<float> std,
-             std::optional<Output<std::int32_t>> elites) {
+          [](Result* self, Anywhere<float> actions, Anywhere<float> cost, Anywhere<float> elite_cost,
+             Anywhere<float> std, std::optional<Anywhere<std::int32_t>> elites) {
             new (self)
                 Result{std::move(actions), std::move(cost), std::move(elite_cost), std::move(std), std::move(elites)};
           },
@@ -390,13 +433,13 @@ void bind_planner(nb::module_& module) {
       .def_static("create", &create_planner, nb::arg("model"), nb::arg("method"), nb::arg("options"),
                   nb::arg("cost").none(), nb::arg("threads"))
       .def("plan_latents", &plan_latents, nb::arg("latents").noconvert(), nb::arg("goal").noconvert(),
-           nb::arg("request"), nb::arg("out"))
+           nb::arg("request"), nb::arg("out"), nb::arg("stream") = 0)
       .def("plan_frames", &plan_frames<std::uint8_t>, nb::arg("frame").noconvert(), nb::arg("goal").noconvert(),
-           nb::arg("request"), nb::arg("out"))
+           nb::arg("request"), nb::arg("out"), nb::arg("stream") = 0)
       .def("plan_frames", &plan_frames<float>, nb::arg("frame").noconvert(), nb::arg("goal").noconvert(),
-           nb::arg("request"), nb::arg("out"))
+           nb::arg("request"), nb::arg("out"), nb::arg("stream") = 0)
       .def("evaluate", &evaluate, nb::arg("latents").noconvert(), nb::arg("goal").noconvert(),
-           nb::arg("actions").noconvert(), nb::arg("request"), nb::arg("out").noconvert())
+           nb::arg("actions").noconvert(), nb::arg("request"), nb::arg("out").noconvert(), nb::arg("stream") = 0)
       .def_prop_ro("options", [](const PlannerHandle& handle) { return options_to_dict(handle.planner->options()); })
       .def_prop_ro("threads", [](const PlannerHandle& handle) { return handle.workers->pool.threads(); });
   nb::class_<ControllerHandle>(module, "Controller")

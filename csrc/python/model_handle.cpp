@@ -8,6 +8,8 @@ namespace {
 
 constexpr std::int64_t kProblems = 16;  // prepared at once: bounds the memory of a batch
 
+constexpr std::int64_t kFramesAtOnce = 16;  // resized, then encoded
+
 cuda::Seen seen_of(const ModelHandle::Candidates& candidates) {
   return {candidates.problems, candidates.context, candidates.latents, candidates.past};
 }
@@ -34,6 +36,34 @@ void ModelHandle::encode(const Pixel* frames, std::int64_t n, float* latents, vo
 }
 template void ModelHandle::encode(const std::uint8_t*, std::int64_t, float*, void*);
 template void ModelHandle::encode(const float*, std::int64_t, float*, void*);
+
+ModelHandle::Resizer& ModelHandle::resizer(std::int64_t height, std::int64_t width, Fit fit) {
+  const bool fits = resizer_ && resizer_->fit == fit && resizer_->frames.height() == height && resizer_->frames.width() == width;
+  if (!fits) {
+    FrameResizer frames(width, height, PixelFormat::rgb, model_->config().image_size, fit);
+    auto on_device = device_ ? std::make_unique<DeviceResizer>(device_, frames) : nullptr;
+    resizer_ = std::make_unique<Resizer>(Resizer{fit, std::move(frames), std::move(on_device)});
+  }
+  return *resizer_;
+}
+
+void ModelHandle::encode_camera(const std::uint8_t* frames, std::int64_t n, std::int64_t height, std::int64_t width,
+                                Fit fit, float* latents, void* stream) {
+  const std::lock_guard lock(workers_.mutex);
+  Resizer& resize = resizer(height, width, fit);
+  if (engine_) return throw_unless_ok(engine_->encode(*resize.on_device, frames, n, latents, stream));
+  if (!encoder_) encoder_ = std::make_unique<Encoder>(model_, workers_.pool);
+  const std::int64_t size = model_->config().image_size, frame = 3 * size * size;
+  resized_.resize(static_cast<std::size_t>(std::min(n, kFramesAtOnce) * frame));
+  for (std::int64_t first = 0; first < n; first += kFramesAtOnce) {
+    const std::int64_t count = std::min(kFramesAtOnce, n - first);
+    for (std::int64_t i = 0; i < count; ++i) {
+      resize.frames.run(frames + (first + i) * height * width * 3, static_cast<std::ptrdiff_t>(width * 3),
+                        resized_.data() + i * frame);
+    }
+    encoder_->encode(resized_.data(), count, latents + first * model_->config().latent_dim);
+  }
+}
 
 void ModelHandle::reserve(std::int64_t problems, std::int64_t horizon) {
   if (rollout_ && problems <= limits_.problems && horizon <= limits_.horizon) return;

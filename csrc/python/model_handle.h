@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "model/encoder.h"
+#include "model/frame.h"
 #include "model/rollout.h"
 #include "plan/device.h"
 #include "python/bindings.h"
@@ -25,6 +26,10 @@ class ModelHandle {
   template <class Pixel>
   void encode(const Pixel* frames, std::int64_t n, float* latents, void* stream = nullptr);
 
+  // The same from RGB frames of another size, [n, height, width, 3], resized first.
+  void encode_camera(const std::uint8_t* frames, std::int64_t n, std::int64_t height, std::int64_t width, Fit fit,
+                     float* latents, void* stream = nullptr);
+
   struct Candidates {
     const float* latents;  // [B, C, D]
     const float* past;     // [B, C - 1, A] or null
@@ -41,6 +46,13 @@ class ModelHandle {
   template <class Tile>
   void for_each_tile(const Candidates& candidates, const Tile& tile);
   void reserve(std::int64_t problems, std::int64_t horizon);
+  // For the size and fit that are asked for, kept until others are.
+  struct Resizer {
+    Fit fit;
+    FrameResizer frames;
+    std::unique_ptr<DeviceResizer> on_device;  // null: the CPU
+  };
+  Resizer& resizer(std::int64_t height, std::int64_t width, Fit fit);
   void throw_unless_ok(Status status) const;
 
   std::shared_ptr<const Model> model_;
@@ -48,6 +60,8 @@ class ModelHandle {
   std::shared_ptr<const Device> device_;
   std::unique_ptr<DeviceEngine> engine_;
   std::unique_ptr<Encoder> encoder_;
+  std::unique_ptr<Resizer> resizer_;
+  std::vector<std::uint8_t> resized_;  // [at most kFramesAtOnce, size, size, 3]
   std::unique_ptr<Rollout> rollout_;
   RolloutLimits limits_;
   std::vector<float> last_;  // [threads, tile, D], the last latents of the tiles under way

@@ -4,7 +4,7 @@ Arrays are C-contiguous and on the CPU; those named ``out`` are filled. Shapes: 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,9 +64,9 @@ def sigreg_gradient(
     isa: str = "",
 ) -> None: ...
 def sigreg_directions(seed: int, out: Any) -> None: ...
-def cuda_sigreg_workspace(sizes: tuple[int, int, int, int, int], t_max: float) -> int: ...
+def cuda_sigreg_workspace(sizes: tuple[int, int, int, int, int, int], t_max: float) -> int: ...
 def cuda_sigreg_sums(
-    sizes: tuple[int, int, int, int, int],
+    sizes: tuple[int, int, int, int, int, int],
     t_max: float,
     z: int,
     directions: int,
@@ -75,10 +75,10 @@ def cuda_sigreg_sums(
     stream: int,
 ) -> None: ...
 def cuda_sigreg_statistic(
-    sizes: tuple[int, int, int, int, int], t_max: float, sums: int, total: float, out: int, stream: int
+    sizes: tuple[int, int, int, int, int, int], t_max: float, sums: int, total: float, out: int, stream: int
 ) -> None: ...
 def cuda_sigreg_gradient(
-    sizes: tuple[int, int, int, int, int],
+    sizes: tuple[int, int, int, int, int, int],
     t_max: float,
     z: int,
     directions: int,
@@ -108,6 +108,7 @@ class Model:
     def open(path: str, precision: str, threads: int, isa: str = "", device: int = -1) -> Model: ...
     # Arrays on the CPU, or with a GPU's model all of them in its memory, as DLPack capsules.
     def encode(self, frames: Any, out: Any, stream: int = 0) -> None: ...
+    def encode_camera(self, frames: Any, out: Any, fit: int, stream: int = 0) -> None: ...
     def rollout(self, latents: Any, actions: Any, past: Any, out: Any, stream: int = 0) -> None: ...
     def cost(self, latents: Any, goal: Any, actions: Any, past: Any, out: Any, stream: int = 0) -> None: ...
     @property
@@ -125,25 +126,14 @@ class Model:
     @property
     def action_scaling(self) -> tuple[list[float], list[float]]: ...
 
+# Arrays on the CPU, or with a GPU's model in its memory, as DLPack capsules.
 class Request:
     def __init__(
-        self,
-        past: _Floats | None,
-        warm_start: _Floats | None,
-        problem_ids: NDArray[np.uint32] | None,
-        plan_index: int,
-        deadline: float,
+        self, past: Any, warm_start: Any, problem_ids: Any, plan_index: int, deadline: float
     ) -> None: ...
 
 class Result:
-    def __init__(
-        self,
-        actions: _Floats,
-        cost: _Floats,
-        elite_cost: _Floats,
-        std: _Floats,
-        elites: NDArray[np.int32] | None,
-    ) -> None: ...
+    def __init__(self, actions: Any, cost: Any, elite_cost: Any, std: Any, elites: Any) -> None: ...
 
 class Planner:
     @staticmethod
@@ -155,18 +145,13 @@ class Planner:
         threads: int,
     ) -> Planner: ...
     def plan_latents(
-        self, latents: _Floats, goal: _Floats, request: Request, out: Result
+        self, latents: Any, goal: Any, request: Request, out: Result, stream: int = 0
     ) -> tuple[int, float]: ...
-    @overload
     def plan_frames(
-        self, frame: _Bytes, goal: _Bytes, request: Request, out: Result
-    ) -> tuple[int, float]: ...
-    @overload
-    def plan_frames(
-        self, frame: _Floats, goal: _Floats, request: Request, out: Result
+        self, frame: Any, goal: Any, request: Request, out: Result, stream: int = 0
     ) -> tuple[int, float]: ...
     def evaluate(
-        self, latents: _Floats, goal: _Floats, actions: _Floats, request: Request, out: _Floats
+        self, latents: Any, goal: Any, actions: Any, request: Request, out: Any, stream: int = 0
     ) -> None: ...
     @property
     def options(self) -> dict[str, Any]: ...

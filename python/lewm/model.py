@@ -17,6 +17,7 @@ from lewm.checkpoint.contents import Checkpoint, Scaling
 from lewm.checkpoint.files import is_deployment_file, read_checkpoint
 from lewm.config import LeWMConfig
 from lewm.device_arrays import DeviceArrays, on_gpu
+from lewm.images import FITS
 
 __all__ = ["Model", "load", "thread_count"]
 
@@ -174,18 +175,29 @@ class Model:
             return self._origin
         return read_checkpoint(self._origin)
 
-    def encode(self, frames: Any) -> Any:
+    def encode(self, frames: Any, fit: str | None = None) -> Any:
         """Latents (n, D) float32 of frames.
 
         Args:
             frames: (n, H, W, 3) uint8 RGB, or (n, 3, H, W) float32 normalised with ``preprocessing``; H = W =
                 ``config.image_size``.
+            fit: uint8 frames of any size are resized first (bilinear, antialiased; on a GPU there): "stretch" (the
+                whole frame), "crop" (its largest centred square) or "letterbox" (the whole frame with black bars, its
+                aspect ratio kept).
 
         Raises:
-            TypeError: another element type. ValueError: another shape, no frame, or NaN.
+            TypeError: another element type. ValueError: another shape, no frame, or NaN; no such fit.
         """
+        if fit is not None and fit not in FITS:
+            raise ValueError(f"fit: expected None or one of {', '.join(FITS)}, got {fit!r}")
+        index = None if fit is None else FITS.index(fit)
         if on_gpu(frames):
-            return DeviceArrays(self._core, self._device, self._config).encode(frames)
+            return DeviceArrays(self._core, self._device, self._config).encode(frames, index)
+        if index is not None:
+            frames = as_array("frames", frames, np.uint8, ("n", "H", "W", 3))
+            latents = np.empty((len(frames), self.config.latent_dim), np.float32)
+            self._core.encode_camera(frames, latents, index)
+            return latents
         frames = as_frames("frames", frames, ("n",), self.config.image_size)
         latents = np.empty((len(frames), self.config.latent_dim), np.float32)
         self._core.encode(frames, latents)

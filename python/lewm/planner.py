@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lewm import _core
 from lewm.arrays import as_array, finite
+from lewm.device_arrays import DevicePlans, on_gpu
 from lewm.model import Model, as_frames, check_context, check_past, thread_count
 
 __all__ = ["CostFunction", "Plan", "Planner"]
@@ -27,7 +28,10 @@ _COSTS = ("final", "sum", "discounted")
 
 @dataclass(frozen=True)
 class Plan:
-    """What a planner found. With a batch of problems every array has a leading axis B."""
+    """What a planner found. With a batch of problems every array has a leading axis B.
+
+    Of arguments in a GPU's memory: the arrays stay there, of the arguments' library, and so do the costs.
+    """
 
     actions: NDArray[np.float32]
     """(H, A) standardised action blocks; ``Model.environment_actions`` turns them into the environment's."""
@@ -218,10 +222,16 @@ class Planner:
             plan_index, problem_ids: counters of the noise: another index is another draw; ids ([B] uint32) are 0 by
                 default, so that a problem plans alike alone and in a batch.
 
+        Frames and goal may lie in the memory of the model's GPU: see ``plan_latents``.
+
         Raises:
             TypeError: another element type. ValueError: another shape, NaN, or an argument out of range.
             lewm.Error: fewer candidates of a problem have a finite cost than there are elites.
         """
+        if self._backend is _core and on_gpu(frame):
+            return self._plan_on_gpu(
+                "frames", frame, goal, deadline, past_actions, warm_start, plan_index, problem_ids
+            )
         size = self._model.config.image_size
         batched = np.ndim(goal) == 4
         goals = as_frames("goal", goal, ("B",) if batched else (), size)
@@ -263,9 +273,16 @@ class Planner:
             latents: (C, D) float32 of the context frames, oldest first, or (B, C, D) for B problems.
             goal: (D,), or (B, D). The others are those of ``plan``.
 
+        With a model on a GPU, latents and goal may be torch, CuPy or other DLPack arrays in its memory: they are read in
+        place, ordered on the caller's current stream, and the plan's arrays stay there. Their values are not looked at.
+
         Raises:
             As ``plan``.
         """
+        if self._backend is _core and on_gpu(latents):
+            return self._plan_on_gpu(
+                "latents", latents, goal, deadline, past_actions, warm_start, plan_index, problem_ids
+            )
         batched = np.ndim(latents) == 3
         if not batched:
             latents = as_array("latents", latents, np.float32, ("C", self._model.config.latent_dim))[None]
@@ -285,18 +302,33 @@ class Planner:
         core = self._core_for(problems)
         return self._finish(core, core.plan_latents, latents, goal, request, batched)
 
-    def evaluate(
-        self, latents: Any, goal: Any, actions: Any, past_actions: Any = None
-    ) -> NDArray[np.float32]:
+    def evaluate(self, latents: Any, goal: Any, actions: Any, past_actions: Any = None) -> Any:
         """Costs (B, S) float32 of given candidates under this planner's cost and action penalty.
 
         Args:
             latents: (B, C, D); goal: (B, D); actions: (B, S, H, A), standardised; past_actions: (B, C - 1, A).
 
+        On a GPU: see ``plan_latents``; actions lie there too.
+
         Raises:
             TypeError: another element type. ValueError: another shape, empty, or NaN.
         """
         config = self._model.config
+        if self._backend is _core and on_gpu(latents) and self._model.device != "cpu":
+            given = DevicePlans(config, "latents", latents, goal)
+            shape = (given.problems, "S", self.horizon, config.block_dim)
+            past = given.blocks("past_actions", past_actions, given.context - 1) if given.context > 1 else None
+            candidates = given.caller.take("actions", actions, "float32", shape)
+            costs = given.caller.empty(tuple(actions.shape[:2]))
+            self._core_for(given.problems).evaluate(
+                given.start,
+                given.goal,
+                candidates,
+                _core.Request(past, None, None, 0, math.inf),
+                given.caller.capsule(costs),
+                given.caller.stream,
+            )
+            return given.caller.give(costs)
         latents, past = check_context(config, latents, past_actions)
         problems = len(latents)
         goal = finite("goal", as_array("goal", goal, np.float32, (problems, config.latent_dim)))
@@ -332,14 +364,53 @@ class Planner:
             if warm_start.shape[1] > horizon:
                 raise ValueError(f"warm_start: expected at most {horizon} blocks, got {warm_start.shape[1]}")
             finite("warm_start", warm_start)
-        if problem_ids is not None:
-            problem_ids = as_array("problem_ids", np.asarray(problem_ids, np.uint32), np.uint32, (problems,))
-        index = _integer("plan_index", plan_index)
-        if index is None or not 0 <= index < 2**32:
-            raise ValueError(f"plan_index: expected 0..2^32 - 1, got {plan_index!r}")
+        counters = _counters(problems, problem_ids, plan_index)
         deadline = seconds("deadline", deadline)
-        request: _core.Request = self._backend.Request(past, warm_start, problem_ids, index, deadline)
+        request: _core.Request = self._backend.Request(past, warm_start, *counters, deadline)
         return request
+
+    def _plan_on_gpu(
+        self,
+        kind: str,
+        start: Any,
+        goal: Any,
+        deadline: float | None,
+        past_actions: Any,
+        warm_start: Any,
+        plan_index: int,
+        problem_ids: Any,
+    ) -> Plan:
+        """`plan` and `plan_latents` of arrays in the model's GPU."""
+        if self._model.device == "cpu":
+            raise ValueError(
+                f"{kind}: they lie in a GPU's memory, the model on the CPU; load it with device='cuda'"
+            )
+        given = DevicePlans(self._model.config, kind, start, goal)
+        if given.context > 1 and past_actions is None:
+            raise ValueError(f"past_actions: needed with {given.context} context frames, got None")
+        if given.context == 1 and past_actions is not None and 0 not in np.shape(past_actions):
+            raise ValueError(f"past_actions: expected None with one context frame, got {np.shape(past_actions)}")
+        past = given.blocks("past_actions", past_actions, given.context - 1) if given.context > 1 else None
+        if warm_start is not None and warm_start.shape[-2] > self.horizon:
+            raise ValueError(
+                f"warm_start: expected at most {self.horizon} blocks, got {warm_start.shape[-2]}"
+            )
+        if warm_start is not None and warm_start.shape[-2] == 0:
+            warm_start = None
+        warm = given.blocks("warm_start", warm_start, "H")
+        counters = _counters(given.problems, problem_ids, plan_index)
+        request = _core.Request(past, warm, *counters, seconds("deadline", deadline))
+        core = self._core_for(given.problems)
+        elites = 1 if self._method == "predictive" else core.options["elites"]
+        results = given.results(self.horizon, elites)
+        capsules = [given.caller.capsule(array) for array in results]
+        out = _core.Result(*capsules[:4], capsules[4] if elites else None)
+        run = core.plan_latents if kind == "latents" else core.plan_frames
+        iterations, elapsed = run(given.start, given.goal, request, out, given.caller.stream)
+        actions, cost, elite_cost, std, chosen = (
+            given.caller.give(array if given.batched else array[0]) for array in results
+        )
+        return Plan(actions, cost, iterations, elapsed, elite_cost, std, chosen)
 
     def _finish(
         self,
@@ -384,6 +455,18 @@ def _backend(name: str, device: str | None, model: Model, threads: int | None) -
             raise
         raise ImportError("backend='torch' needs torch: pip install 'lewm[train]'") from error
     return planner, planner.Network(model.checkpoint(), model.precision, device)
+
+
+def _counters(
+    problems: int, problem_ids: Any, plan_index: int
+) -> tuple[NDArray[np.uint32] | None, int]:
+    """What the noise is counted by: ids (B,) or None, and the plan's index."""
+    if problem_ids is not None:
+        problem_ids = as_array("problem_ids", np.asarray(problem_ids, np.uint32), np.uint32, (problems,))
+    index = _integer("plan_index", plan_index)
+    if index is None or not 0 <= index < 2**32:
+        raise ValueError(f"plan_index: expected 0..2^32 - 1, got {plan_index!r}")
+    return problem_ids, index
 
 
 def as_array_lead(name: str, value: Any) -> NDArray[np.float32]:

@@ -12,6 +12,8 @@ int main(void) {
   FIELD(lewm_model_config, precision);
   FIELD(lewm_model_config, log);
   FIELD(lewm_model_config, log_context);
+  FIELD(lewm_model_config, device);
+  FIELD(lewm_model_config, device_index);
   SIZE(lewm_model_info);
   FIELD(lewm_model_info, image_size);
   FIELD(lewm_model_info, latent_dim);
@@ -22,6 +24,8 @@ int main(void) {
   FIELD(lewm_model_info, precision);
   FIELD(lewm_model_info, isa);
   FIELD(lewm_model_info, weight_bytes);
+  FIELD(lewm_model_info, device);
+  FIELD(lewm_model_info, device_index);
   SIZE(lewm_threads);
   FIELD(lewm_threads, count);
   FIELD(lewm_threads, priority);
@@ -113,6 +117,8 @@ int main(void) {
   VALUE(LEWM_OUT_OF_MEMORY);
   VALUE(LEWM_NO_FINITE_COST);
   VALUE(LEWM_INTERNAL);
+  VALUE(LEWM_DEVICE_CPU);
+  VALUE(LEWM_DEVICE_CUDA);
   VALUE(LEWM_PRECISION_AUTO);
   VALUE(LEWM_PRECISION_FP32);
   VALUE(LEWM_PRECISION_BF16);

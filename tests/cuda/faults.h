@@ -18,7 +18,9 @@
       fault(kPhiloxCounter)       /* noise of the next iteration */                         \
       fault(kBiasedStd)           /* divisor k instead of k - 1 */                          \
       fault(kLastKnotWeight)      /* SIGReg: the trapezoid rule's last knot counts twice */ \
-      fault(kMissingDependency)   /* two calls on two streams share memory */
+      fault(kMissingDependency)   /* two calls on two streams share memory */               \
+      fault(kErrorLeftBehind)     /* an event's "not ready" is taken for a launch's */      \
+      fault(kLoadedInCapture)     /* kernels are first loaded while a graph is captured */
 
 namespace lewm::cuda::host {
 

@@ -88,9 +88,10 @@ void warp_collective(const char* what, const void* input, std::size_t bytes, voi
 }  // namespace lewm::cuda::host
 
 #define LEWM_SHARED(name) unsigned char* const name = ::lewm::cuda::host::shared_memory()
-#define LEWM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                              \
-  ::lewm::cuda::host::enqueue_launch((stream), #kernel, reinterpret_cast<const void*>(&kernel), (grid), (block), \
-                                     (shared_bytes), [=] { kernel(__VA_ARGS__); })
+#define LEWM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                               \
+  (::lewm::cuda::host::enqueue_launch((stream), #kernel, reinterpret_cast<const void*>(&kernel), (grid), (block), \
+                                      (shared_bytes), [=] { kernel(__VA_ARGS__); }),                              \
+   ::lewm::cuda::check(cudaGetLastError(), "launching " #kernel))
 
 namespace lewm::cuda {
 

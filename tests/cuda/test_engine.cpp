@@ -59,6 +59,9 @@ TEST(encoder_matches_the_cpu) {
   schedule() = {};
   check_encoder(device_config(), 3, 2);
   check_encoder(headless_config(), 1, 4);
+  lewm::Config ragged = device_config();  // heads of 9 and rows of 27: neither is a multiple of 16 bytes
+  ragged.encoder_dim = 27;
+  check_encoder(ragged, 2, 2);
 }
 
 TEST(rollout_and_cost_match_the_cpu) {
@@ -96,8 +99,13 @@ TEST(calls_on_different_streams_take_turns) {
 
 TEST(sizes_and_memory_that_the_device_lacks_are_named) {
   lewm::Config config = device_config();
-  config.encoder_heads = 4;  // of 12
-  CHECK_THROWS(Fixture(config), lewm::Error, "encoder_dim / encoder_heads: expected a multiple of 8 up to 128");
+  config.encoder_heads = 1;
+  config.encoder_dim = 136;
+  CHECK_THROWS(Fixture(config), lewm::Error, "encoder_dim / encoder_heads: expected at most 128 on cuda, got 136");
+  cuda::host::device().capability = 7;
+  CHECK_THROWS(Fixture(device_config()), lewm::Error,
+               "device: expected a GPU of compute capability 8.0 (Ampere) or newer, got 7.0");
+  cuda::host::device() = {};
   const Fixture f(device_config());
   cuda::host::device().most_bytes = 1000;
   lewm::DeviceEngine engine(f.device, {});
@@ -106,7 +114,7 @@ TEST(sizes_and_memory_that_the_device_lacks_are_named) {
   CHECK(engine.encode(frames.data(), 1, latents.data()) == Status::out_of_memory);
   CHECK(std::string(engine.message()).find("device memory") != std::string::npos);
   cuda::host::device() = {};
-  CHECK(engine.encode(frames.data(), 1, latents.data()) == Status::ok);
+  CHECK(engine.encode(frames.data(), 1, latents.data()) == Status::ok);  // the error is not left behind
 }
 
 TEST(devices_are_counted) {

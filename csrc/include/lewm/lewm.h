@@ -23,6 +23,12 @@
  * Letters in shapes: B problems, C context frames, S candidates, H blocks of a horizon, A numbers in a block
  * (action_dim * frame_skip), D numbers in a latent. Arrays are dense and row-major. Actions are standardised as the
  * model was trained on them, except for those that a controller hands out. Times are in seconds.
+ *
+ * On a GPU (a model opened with LEWM_DEVICE_CUDA): arrays of workspaces, of lewm_plan, lewm_plan_frames and
+ * lewm_planner_cost may lie in that GPU's memory, where they are read and written in place and not checked for numbers
+ * that are not finite. Calls return when their results are there, except for those of a workspace that has a stream
+ * and arrays in the GPU's memory alone: they return when the work is enqueued on the stream. Without a stream the work
+ * is ordered with nobody else's: what it reads must be there. Everything else takes arrays in host memory.
  */
 #ifndef LEWM_LEWM_H
 #define LEWM_LEWM_H
@@ -97,6 +103,15 @@ typedef enum lewm_precision LEWM_INT {
   LEWM_PRECISION_INT8 = 3
 } lewm_precision;
 
+typedef enum lewm_device LEWM_INT {
+  LEWM_DEVICE_CPU = 0,
+  LEWM_DEVICE_CUDA = 1 /* an NVIDIA GPU: needs the CUDA module beside the library, and a driver */
+} lewm_device;
+
+/* How many devices of a kind there are; 1 for the CPU. Fails with LEWM_UNSUPPORTED where the kind cannot be used; the
+ * message says why and what to do. Any thread. */
+LEWM_API lewm_status lewm_device_count(lewm_device device, int32_t* count);
+
 /* Receives one line of text, without newline, valid during the call: what was opened and chosen (on the thread that
  * opens) and why a plan failed in the background (on that planner's thread, so other threads may be calling too). */
 typedef void (*lewm_log_function)(void* context, const char* line);
@@ -106,6 +121,8 @@ typedef struct lewm_model_config {
   lewm_precision precision;
   lewm_log_function log; /* may be null: no log. Used until the last of what was created over the model is destroyed. */
   void* log_context;     /* handed to log; may be null */
+  lewm_device device;    /* what encodes, rolls out and plans. CUDA: in bf16; precision is AUTO or BF16 */
+  int32_t device_index;  /* which GPU; not read for the CPU */
 } lewm_model_config;
 
 typedef struct lewm_model_info {
@@ -119,12 +136,15 @@ typedef struct lewm_model_info {
   lewm_precision precision; /* the one in use, never AUTO */
   const char* isa;          /* instruction set in use: "scalar", "avx2", "avx512", "amx", "neon". Static. */
   uint64_t weight_bytes;    /* memory of the packed weights */
+  lewm_device device;
+  int32_t device_index; /* 0 for the CPU */
 } lewm_model_info;
 
 /* Opens a deployment file (.safetensors, written by lewm.save or lewm.convert). config: may be null, all defaults. The
  * file is not needed after the call. Fails on a missing, truncated or foreign file, on one that is written to while the
  * call runs (to replace a model, rename a new file over it, as lewm.save does), on a disk that fails, and on a
- * precision that this machine does not have; never with a signal. Environment: LEWM_ISA forces an instruction set. */
+ * precision or device that this machine does not have; never with a signal. Environment: LEWM_ISA forces an instruction
+ * set. */
 LEWM_API lewm_status lewm_model_open(const char* path, const lewm_model_config* config, lewm_model** model);
 /* May be null. What was created over the model lives on. */
 LEWM_API void lewm_model_close(lewm_model* model);
@@ -182,6 +202,10 @@ LEWM_API lewm_status lewm_encode_u8(lewm_workspace* workspace, const uint8_t* fr
  * A frame with numbers that are not finite spoils its own latent (NaN), no other. */
 LEWM_API lewm_status lewm_encode_f32(lewm_workspace* workspace, const float* frames, int64_t n, float* latents);
 
+/* On a GPU: what this workspace's calls from now on are ordered on, a cudaStream_t of that GPU; null: a stream of its
+ * own. Fails for a stream of a model on the CPU. */
+LEWM_API lewm_status lewm_workspace_set_stream(lewm_workspace* workspace, void* stream);
+
 /* actions: [B, S, H, A] -> latents: [B, S, H, D], the predicted ones. Fails on numbers that are not finite. */
 LEWM_API lewm_status lewm_rollout(lewm_workspace* workspace, const lewm_history* history, const float* actions,
                                   int64_t samples, int64_t horizon, float* latents);
@@ -220,6 +244,11 @@ LEWM_API void lewm_resizer_destroy(lewm_resizer* resizer);
 /* source: height rows, row_stride bytes apart (0: dense; negative: source points to the top row of a bottom-up image).
  * target: [image_size, image_size, 3] uint8 RGB; must not overlap source. */
 LEWM_API lewm_status lewm_resize(lewm_resizer* resizer, const uint8_t* source, ptrdiff_t row_stride, uint8_t* target);
+
+/* Resizes and encodes, on a GPU both there. frames: [n, height, width, channels] as the resizer's, dense -> latents:
+ * [n, D]. n may be 0. The resizer is one of the workspace's model, and this thread's alone during the call. */
+LEWM_API lewm_status lewm_encode_frames(lewm_workspace* workspace, lewm_resizer* resizer, const uint8_t* frames,
+                                        int64_t n, float* latents);
 
 /* ------------------------------------------------------------------------------------------------------------------
  * Planner
@@ -323,6 +352,9 @@ typedef struct lewm_plan_result {
 LEWM_API lewm_status lewm_planner_create(const lewm_model* model, const lewm_planner_config* config,
                                          lewm_planner** planner);
 LEWM_API void lewm_planner_destroy(lewm_planner* planner);
+
+/* As lewm_workspace_set_stream, for this planner's calls. */
+LEWM_API lewm_status lewm_planner_set_stream(lewm_planner* planner, void* stream);
 
 /* Fails on numbers that are not finite, and with LEWM_NO_FINITE_COST when fewer candidates of a problem than elites
  * have a finite cost. With a deadline it is late by one tile of candidates at most, and returns no worse than the warm

@@ -102,12 +102,22 @@ struct Scaling {
   std::vector<float> mean, std;  // [action_dim]
 };
 
+// How many devices of a kind there are. Throws where the kind cannot be used, with what to do.
+inline int device_count(lewm_device device) {
+  std::int32_t count = 0;
+  detail::check(lewm_device_count(device, &count));
+  return count;
+}
+
 // A deployment file, opened. Copies share it.
 class Model {
  public:
-  explicit Model(const std::string& path, lewm_precision precision = LEWM_PRECISION_AUTO) {
+  explicit Model(const std::string& path, lewm_precision precision = LEWM_PRECISION_AUTO,
+                 lewm_device device = LEWM_DEVICE_CPU, std::int32_t device_index = 0) {
     lewm_model_config config = detail::sized<lewm_model_config>();
     config.precision = precision;
+    config.device = device;
+    config.device_index = device_index;
     open(path, config);
   }
   Model(const std::string& path, const lewm_model_config& config) { open(path, config); }
@@ -134,7 +144,10 @@ class Model {
   lewm_model_info info_ = detail::sized<lewm_model_info>();
 };
 
-// Encoding, rollouts and costs, for callers that plan themselves. One problem, context 1 to history.
+class Resizer;
+
+// Encoding, rollouts and costs, for callers that plan themselves. One problem, context 1 to history. Results are
+// returned, or go to the span given for them; on a GPU that span, and the arguments', may view the GPU's memory.
 class Workspace {
  public:
   explicit Workspace(const Model& model, lewm_workspace_config config = detail::sized<lewm_workspace_config>())
@@ -144,37 +157,65 @@ class Workspace {
     handle_.reset(workspace);
   }
 
+  // On a GPU: a cudaStream_t that calls are ordered on from now on; null: the workspace's own.
+  void set_stream(void* stream) { detail::check(lewm_workspace_set_stream(handle_.get(), stream)); }
+
   // frames: [n, image_size, image_size, 3] uint8 RGB -> [n, D]
-  std::vector<float> encode(Span<const std::uint8_t> frames) { return encode_with(lewm_encode_u8, frames); }
+  std::vector<float> encode(Span<const std::uint8_t> frames) { return encoded(lewm_encode_u8, frames); }
+  void encode(Span<const std::uint8_t> frames, Span<float> latents) { encode_with(lewm_encode_u8, frames, latents); }
   // frames: [n, 3, image_size, image_size], normalised -> [n, D]
-  std::vector<float> encode(Span<const float> frames) { return encode_with(lewm_encode_f32, frames); }
+  std::vector<float> encode(Span<const float> frames) { return encoded(lewm_encode_f32, frames); }
+  void encode(Span<const float> frames, Span<float> latents) { encode_with(lewm_encode_f32, frames, latents); }
+
+  // The same from camera frames of the resizer's size and format: [n, height, width, channels] -> [n, D]
+  std::vector<float> encode(Resizer& resizer, Span<const std::uint8_t> frames);
+  void encode(Resizer& resizer, Span<const std::uint8_t> frames, Span<float> latents);
 
   // latents: [C, D], past_actions: [C - 1, A], actions: [S, H, A] -> [S, H, D]
   std::vector<float> rollout(Span<const float> latents, Span<const float> past_actions, Span<const float> actions,
                              std::int64_t samples, std::int64_t horizon) {
-    const lewm_history history = check(latents, past_actions, actions, samples, horizon);
+    check(latents, past_actions, actions, samples, horizon);
     std::vector<float> out(static_cast<std::size_t>(samples * horizon * info_.latent_dim));
-    detail::check(lewm_rollout(handle_.get(), &history, actions.data(), samples, horizon, out.data()));
+    rollout(latents, past_actions, actions, samples, horizon, out);
     return out;
+  }
+  void rollout(Span<const float> latents, Span<const float> past_actions, Span<const float> actions,
+               std::int64_t samples, std::int64_t horizon, Span<float> predicted) {
+    const lewm_history history = check(latents, past_actions, actions, samples, horizon);
+    detail::need_size("predicted", predicted, samples * horizon * info_.latent_dim);
+    detail::check(lewm_rollout(handle_.get(), &history, actions.data(), samples, horizon, predicted.data()));
   }
 
   // The same, and goal: [D] -> [S]
   std::vector<float> cost(Span<const float> latents, Span<const float> past_actions, Span<const float> goal,
                           Span<const float> actions, std::int64_t samples, std::int64_t horizon) {
+    check(latents, past_actions, actions, samples, horizon);
+    std::vector<float> out(static_cast<std::size_t>(samples));
+    cost(latents, past_actions, goal, actions, samples, horizon, out);
+    return out;
+  }
+  void cost(Span<const float> latents, Span<const float> past_actions, Span<const float> goal,
+            Span<const float> actions, std::int64_t samples, std::int64_t horizon, Span<float> costs) {
     const lewm_history history = check(latents, past_actions, actions, samples, horizon);
     detail::need_size("goal", goal, info_.latent_dim);
-    std::vector<float> out(static_cast<std::size_t>(samples));
-    detail::check(lewm_cost(handle_.get(), &history, goal.data(), actions.data(), samples, horizon, out.data()));
-    return out;
+    detail::need_size("costs", costs, samples);
+    detail::check(lewm_cost(handle_.get(), &history, goal.data(), actions.data(), samples, horizon, costs.data()));
   }
 
  private:
   template <class Pixel>
-  std::vector<float> encode_with(lewm_status (*function)(lewm_workspace*, const Pixel*, std::int64_t, float*),
-                                 Span<const Pixel> frames) {
+  using Encode = lewm_status (*)(lewm_workspace*, const Pixel*, std::int64_t, float*);
+  template <class Pixel>
+  void encode_with(Encode<Pixel> function, Span<const Pixel> frames, Span<float> latents) {
+    const std::int64_t n = detail::need_multiple("frames", frames, static_cast<std::int64_t>(frame_size_));
+    detail::need_size("latents", latents, n * info_.latent_dim);
+    detail::check(function(handle_.get(), frames.data(), n, latents.data()));
+  }
+  template <class Pixel>
+  std::vector<float> encoded(Encode<Pixel> function, Span<const Pixel> frames) {
     const std::int64_t n = detail::need_multiple("frames", frames, static_cast<std::int64_t>(frame_size_));
     std::vector<float> latents(static_cast<std::size_t>(n * info_.latent_dim));
-    detail::check(function(handle_.get(), frames.data(), n, latents.data()));
+    encode_with(function, frames, Span<float>(latents));
     return latents;
   }
   lewm_history check(Span<const float> latents, Span<const float> past_actions, Span<const float> actions,
@@ -200,7 +241,7 @@ class Resizer {
  public:
   Resizer(const Model& model, std::int64_t width, std::int64_t height, lewm_pixel_format format = LEWM_RGB,
           lewm_fit fit = LEWM_STRETCH)
-      : image_(model.frame_size()) {
+      : image_(model.frame_size()), source_size_(static_cast<std::size_t>(width * height * channels(format))) {
     lewm_resizer* resizer = nullptr;
     detail::check(lewm_resizer_create(model.get(), width, height, format, fit, &resizer));
     handle_.reset(resizer);
@@ -212,10 +253,30 @@ class Resizer {
     return image_;
   }
 
+  std::size_t source_size() const { return source_size_; }  // bytes of a source frame
+  lewm_resizer* get() const { return handle_.get(); }
+
  private:
+  static std::int64_t channels(lewm_pixel_format format) {
+    return format == LEWM_GREY ? 1 : format == LEWM_RGB || format == LEWM_BGR ? 3 : 4;
+  }
   std::vector<std::uint8_t> image_;
+  std::size_t source_size_;
   detail::Handle<lewm_resizer, lewm_resizer_destroy> handle_;
 };
+
+inline std::vector<float> Workspace::encode(Resizer& resizer, Span<const std::uint8_t> frames) {
+  std::vector<float> latents(static_cast<std::size_t>(
+      detail::need_multiple("frames", frames, static_cast<std::int64_t>(resizer.source_size())) * info_.latent_dim));
+  encode(resizer, frames, latents);
+  return latents;
+}
+
+inline void Workspace::encode(Resizer& resizer, Span<const std::uint8_t> frames, Span<float> latents) {
+  const std::int64_t n = detail::need_multiple("frames", frames, static_cast<std::int64_t>(resizer.source_size()));
+  detail::need_size("latents", latents, n * info_.latent_dim);
+  if (n) detail::check(lewm_encode_frames(handle_.get(), resizer.get(), frames.data(), n, latents.data()));
+}
 
 // The published settings of a method, to be changed field by field.
 inline lewm_planner_config planner_config(lewm_method method = LEWM_CEM) {
@@ -296,17 +357,26 @@ class Planner {
     return buffer_.finish(result);
   }
 
+  // On a GPU: a cudaStream_t that plans are ordered on from now on; null: the planner's own.
+  void set_stream(void* stream) { detail::check(lewm_planner_set_stream(handle_.get(), stream)); }
+
   // latents: [C, D]; goal: [D]. The plan is valid until the next call.
   const Plan& plan_latents(Span<const float> latents, Span<const float> goal, const PlanOptions& options = {}) {
+    lewm_plan_result result = buffer_.result();
+    plan_latents(latents, goal, options, result);
+    return buffer_.finish(result);
+  }
+  // The same into arrays of the caller's (the struct's pointers), which on a GPU may lie in its memory, as latents and
+  // goal may.
+  void plan_latents(Span<const float> latents, Span<const float> goal, const PlanOptions& options,
+                    lewm_plan_result& result) {
     const std::int64_t context = static_cast<std::int64_t>(latents.size()) / info_.latent_dim;
     detail::need_size("latents", latents, (context ? context : 1) * info_.latent_dim);
     detail::need_size("goal", goal, info_.latent_dim);
     lewm_plan_request request = request_of(context, options);
     request.latents = latents.data();
     request.goals = goal.data();
-    lewm_plan_result result = buffer_.result();
     detail::check(lewm_plan(handle_.get(), &request, &result));
-    return buffer_.finish(result);
   }
 
   const lewm_model_info& info() const { return info_; }

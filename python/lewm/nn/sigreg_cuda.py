@@ -30,8 +30,8 @@ def _stream(device: torch.device) -> int:
     return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
 
 
-def _sizes(z: Tensor, num_proj: int, knots: int) -> tuple[int, int, int, int, int]:
-    return (*z.shape, num_proj, knots)
+def _sizes(z: Tensor, num_proj: int, knots: int) -> tuple[int, int, int, int, int, int]:
+    return (*z.shape, num_proj, knots, z.device.index or 0)
 
 
 def _prepared(z: Tensor, directions: Tensor, knots: int, t_max: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,7 +65,7 @@ def statistic(given: Tensor, total: float, t_max: float) -> Tensor:
     given = given.contiguous()
     terms = torch.empty(steps, num_proj, dtype=torch.float64, device=given.device)
     _core.cuda_sigreg_statistic(
-        (steps, 0, 1, num_proj, knots),
+        (steps, 0, 1, num_proj, knots, given.device.index or 0),
         t_max,
         given.data_ptr(),
         total,
