@@ -6,9 +6,10 @@
 Runs the tests marked `cuda`, compute-sanitizer over small plans where it is installed, and times encoding, planning,
 SIGReg and the training step on the same GPU in the same process: lewm beside the published implementation in fp32, bf16
 (autocast) and compiled, beside torch, beside the matrix products and copies that this GPU reaches, and beside the least
-time that its datasheet allows (gpu_roofline.py); then every kernel by itself, from torch's profiler. The contenders take
-turns; the shortest call of each counts. Writes a table, OUT.json and, with matplotlib, OUT.png. What no longer fits into
-the time is left out and named. Ends with status 2 where there is no usable GPU, 1 where a test or the sanitizer failed.
+time that its datasheet allows (gpu_roofline.py); then every kernel by itself, from torch's profiler. The contenders
+take turns; the shortest call of each counts. Writes a table, OUT.json and, with matplotlib, OUT.png. What no longer
+fits into the time is left out and named. Ends with status 2 where there is no usable GPU, 1 where a test or the
+sanitizer failed.
 """
 
 from __future__ import annotations
@@ -99,7 +100,15 @@ def run_sanitizer(model: Path, budget: Budget) -> dict[str, str]:
         if program is None:
             found[tool] = "not installed"
             continue
-        command = [program, f"--tool={tool}", "--error-exitcode=1", sys.executable, "-c", SMALL_PLAN, str(model)]
+        command = [
+            program,
+            f"--tool={tool}",
+            "--error-exitcode=1",
+            sys.executable,
+            "-c",
+            SMALL_PLAN,
+            str(model),
+        ]
         try:
             done = subprocess.run(command, check=False, timeout=min(40.0, budget.left))
             found[tool] = "clean" if done.returncode == 0 else "ERRORS"
@@ -186,11 +195,22 @@ def measure(sizes: dict[str, Any], device: str, budget: Budget) -> dict[str, Any
         model = lewm.load(path, device=device)
     frames, batches = sizes["frames"], sizes["batches"]
     sections: list[tuple[str, int, Callable[[], dict[str, Callable[[], Any]]]]] = [
-        (f"plan {batches[0]}", 3, lambda: contend.planners(model, config, device, batches[0], sizes["plan"], published)),
-        *((f"encode {n}", 10, lambda n=n: contend.encoders(model, config, device, n, published)) for n in frames),
+        (
+            f"plan {batches[0]}",
+            3,
+            lambda: contend.planners(model, config, device, batches[0], sizes["plan"], published),
+        ),
+        *(
+            (f"encode {n}", 10, lambda n=n: contend.encoders(model, config, device, n, published))
+            for n in frames
+        ),
         ("sigreg", 10, lambda: contend.sigregs(device, sizes["sigreg"], sizes["projections"], published)),
         ("training step", 5, lambda: contend.training_steps(config, device, sizes["windows"], published)),
-        (f"plan {batches[1]}", 1, lambda: contend.planners(model, config, device, batches[1], sizes["plan"], published)),
+        (
+            f"plan {batches[1]}",
+            1,
+            lambda: contend.planners(model, config, device, batches[1], sizes["plan"], published),
+        ),
     ]
     for name, rounds, make in sections:
         if not budget.allows(name, 5.0):
@@ -204,16 +224,22 @@ def measure(sizes: dict[str, Any], device: str, budget: Budget) -> dict[str, Any
     return {"seconds": seconds, "failures": failures, "kernels": kernels}
 
 
-def bounds(config: Any, batches: tuple[int, int], plan: dict[str, int], gpu: str, reach: dict[str, float]) -> dict[str, float]:
+def bounds(
+    config: Any, batches: tuple[int, int], plan: dict[str, int], gpu: str, reach: dict[str, float]
+) -> dict[str, float]:
     """The least seconds of lewm's plans: by the ceilings measured here, and by the datasheet where it is known."""
     found = {}
     here = gpu_roofline.Gpu("this one", reach["flops"], reach["bandwidth"], "measured")
     known = [g for g in gpu_roofline.GPUS if g.name.split()[0] in gpu]
     for batch in batches:
         launches = gpu_roofline.plan(config, batch, plan["samples"], plan["iterations"], plan["horizon"])
-        found[f"plan {batch}: bound by this GPU's products and copies"] = gpu_roofline.least_seconds(launches, here)
+        found[f"plan {batch}: bound by this GPU's products and copies"] = gpu_roofline.least_seconds(
+            launches, here
+        )
         for gpu_known in known[:1]:
-            found[f"plan {batch}: bound of the datasheet ({gpu_known.name})"] = gpu_roofline.least_seconds(launches, gpu_known)
+            found[f"plan {batch}: bound of the datasheet ({gpu_known.name})"] = gpu_roofline.least_seconds(
+                launches, gpu_known
+            )
     return found
 
 
@@ -221,15 +247,22 @@ def show(facts: dict[str, Any]) -> None:
     """The tables, on the terminal."""
     print(f"\n{facts['device']}: tests {facts['tests']}, compute-sanitizer {facts['sanitizer']}")
     reach = facts["ceilings"]
-    print(f"this GPU reaches {reach['flops'] / 1e12:.1f} TFLOP/s in bf16 and {reach['bandwidth'] / 1e9:.0f} GB/s")
+    print(
+        f"this GPU reaches {reach['flops'] / 1e12:.1f} TFLOP/s in bf16 and {reach['bandwidth'] / 1e9:.0f} GB/s"
+    )
     print("\n| what | ms | x lewm |\n|---|---|---|")
     for name, value in (facts["seconds"] | facts["bounds"]).items():
         ours = facts["seconds"].get(name.split(":")[0] + ": lewm")
-        print(f"| {name} | {1e3 * value:.3f} | {value / ours:.2f} |" if ours else f"| {name} | {1e3 * value:.3f} | |")
+        print(
+            f"| {name} | {1e3 * value:.3f} | {value / ours:.2f} |"
+            if ours
+            else f"| {name} | {1e3 * value:.3f} | |"
+        )
     for call, kernels in facts["kernels"].items():
         print(f"\n| kernel of {call} | launches | us | us each |\n|---|---|---|---|")
         for name, k in kernels.items():
-            print(f"| {name[:70]} | {k['launches']:.0f} | {k['microseconds']:.0f} | {k['microseconds'] / k['launches']:.2f} |")
+            each = k["microseconds"] / k["launches"]
+            print(f"| {name[:70]} | {k['launches']:.0f} | {k['microseconds']:.0f} | {each:.2f} |")
     for name, words in facts["failures"].items():
         print(f"\nnot timed: {name}: {words}")
     for name in facts["skipped"]:
@@ -247,7 +280,9 @@ def draw(facts: dict[str, Any], path: Path) -> None:
         return
     times = facts["seconds"] | facts["bounds"]
     figure, axes = pyplot.subplots(figsize=(9, 0.28 * len(times) + 1), layout="constrained")
-    colours = ["tab:orange" if ": lewm" in name else "tab:grey" if "bound" in name else "tab:blue" for name in times]
+    colours = [
+        "tab:orange" if ": lewm" in name else "tab:grey" if "bound" in name else "tab:blue" for name in times
+    ]
     axes.barh(list(times), [1e3 * value for value in times.values()], color=colours)
     axes.invert_yaxis()
     axes.set_xscale("log")
@@ -284,7 +319,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=ROOT / "benches" / "results" / "gpu")
-    parser.add_argument("--rehearse", action="store_true", help="small sizes on the CPU; no tests, no sanitizer")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="small sizes on the CPU; no tests, no sanitizer"
+    )
     args = parser.parse_args()
     if not args.rehearse:
         refuse_without_gpu()

@@ -69,7 +69,8 @@ lewm_status lewm_resizer_create(const lewm_model* model, int64_t width, int64_t 
     *resizer = nullptr;
     FrameResizer frames(width, height, pixel_format(format), model->model->config().image_size, fit_of(fit));
     auto on_device = model->device ? std::make_unique<DeviceResizer>(model->device, frames) : nullptr;
-    *resizer = new lewm_resizer{std::move(frames), model->model->config().image_size, model->device, std::move(on_device)};
+    *resizer =
+        new lewm_resizer{std::move(frames), model->model->config().image_size, model->device, std::move(on_device)};
     return LEWM_OK;
   });
 }
@@ -114,9 +115,8 @@ lewm_status lewm_controller_create(lewm_planner* planner, const lewm_controller_
     options.high = copy_bound(chosen.high, sizes.action_dim);
     std::unique_ptr<FrameResizer> resizer = frames_of(chosen, sizes.image_size);
     const std::size_t bytes = static_cast<std::size_t>(3 * sizes.image_size * sizes.image_size);
-    *controller =
-        new lewm_controller{planner->planner->options().device, sizes.image_size, std::move(resizer),
-                            std::vector<std::uint8_t>(bytes), Controller(planner->planner, options)};
+    *controller = new lewm_controller{planner->planner->options().device, sizes.image_size, std::move(resizer),
+                                      std::vector<std::uint8_t>(bytes), Controller(planner->planner, options)};
     return LEWM_OK;
   });
 }

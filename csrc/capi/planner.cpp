@@ -179,8 +179,8 @@ lewm_status lewm_background_create(const lewm_model* model, const lewm_planner_c
     need("background", background);
     *background = nullptr;
     const lewm_planner_config chosen = read("config", config);
-    *background = new lewm_background{
-        model->device, {PlannerParts::create(*model, chosen), threads_of(chosen.threads), model->log}};
+    *background = new lewm_background{model->device,
+                                      {PlannerParts::create(*model, chosen), threads_of(chosen.threads), model->log}};
     return LEWM_OK;
   });
 }

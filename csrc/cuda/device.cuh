@@ -23,7 +23,7 @@
 
 // The block's dynamic shared memory, 128-byte aligned.
 #define LEWM_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
-#define LEWM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)      \
+#define LEWM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)    \
   (kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__), \
    ::lewm::cuda::check(cudaGetLastError(), "launching " #kernel))
 

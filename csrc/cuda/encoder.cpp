@@ -10,7 +10,7 @@ namespace lewm::cuda {
 namespace {
 
 constexpr std::int64_t kCameraBytes = std::int64_t{64} << 20;  // of frames that wait to be resized
-constexpr float kEncoderEps = 1e-12f;  // as in model/encoder_weights.h
+constexpr float kEncoderEps = 1e-12f;                          // as in model/encoder_weights.h
 
 int patches_of(const HostModel& sizes) {
   const int per_row = sizes.image_size / sizes.patch_size;

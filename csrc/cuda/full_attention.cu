@@ -154,7 +154,7 @@ __global__ void __launch_bounds__(kThreads) full_attention_kernel(const FullAtte
 }
 
 template <int kDim>
-constexpr std::size_t kSharedBytes = 3 * kTile * (kDim * 2 + 16);
+constexpr std::size_t kSharedBytes = 3 * kTile*(kDim * 2 + 16);
 
 template <int kDim>
 void launch(const FullAttention& a, cudaStream_t stream) {

@@ -1,4 +1,5 @@
-// Every kernel source of a model has a function that brings its kernels to the current device (device.cuh, load_kernel).
+// Every kernel source of a model has a function that brings its kernels to the current device (device.cuh,
+// load_kernel).
 #pragma once
 
 namespace lewm::cuda {

@@ -170,14 +170,14 @@ std::int32_t sigreg_gradient(const SigregArguments* a, const double* sums, doubl
   });
 }
 
-constexpr Table kTable = {kTableVersion,   sizeof(Table),    LEWM_VERSION_STRING,
-                          devices,         model_create,     model_destroy,
-                          is_on_device,    resizer_create,   resizer_destroy,
-                          engine_create,   engine_destroy,   encode_bytes,
-                          encode_floats,   encode_camera,    rollout,
-                          cost,            search_create,    search_destroy,
-                          plan,            evaluate,         sigreg_workspace,
-                          sigreg_sums,     sigreg_statistic, sigreg_gradient};
+constexpr Table kTable = {kTableVersion, sizeof(Table),    LEWM_VERSION_STRING,
+                          devices,       model_create,     model_destroy,
+                          is_on_device,  resizer_create,   resizer_destroy,
+                          engine_create, engine_destroy,   encode_bytes,
+                          encode_floats, encode_camera,    rollout,
+                          cost,          search_create,    search_destroy,
+                          plan,          evaluate,         sigreg_workspace,
+                          sigreg_sums,   sigreg_statistic, sigreg_gradient};
 
 }  // namespace
 }  // namespace lewm::cuda

@@ -134,19 +134,19 @@ __global__ void __launch_bounds__(kThreads) close_iteration_kernel(const CloseIt
   }
   if (thread != 0) return;
   if (a.iteration[problem] == 0) a.initial_cost[problem] = cost[0];
-  if (enough) {
-    const std::uint64_t worst = sort_key(cost[elites[found - 1]], elites[found - 1]);
-    double sum = 0;  // in the order of the index
-    for (int i = 0; i < a.samples; ++i) {
-      if (sort_key(cost[i], i) <= worst) sum += static_cast<double>(cost[i]);
-    }
-    a.elite_cost[problem] = static_cast<float>(sum / found);
-    a.best_cost[problem] = cost[elites[0]];
-  } else if (a.failed_iteration[problem] < 0) {
+  if (!enough && a.failed_iteration[problem] < 0) {
     a.failed_iteration[problem] = static_cast<std::int32_t>(a.iteration[problem]);
     a.failed_found[problem] = found;
   }
   a.iteration[problem] += 1;
+  if (!enough) return;
+  a.best_cost[problem] = cost[elites[0]];
+  const std::uint64_t worst = sort_key(cost[elites[found - 1]], elites[found - 1]);
+  double sum = 0;  // in the order of the index
+  for (int i = 0; i < a.samples; ++i) {
+    if (sort_key(cost[i], i) <= worst) sum += static_cast<double>(cost[i]);
+  }
+  a.elite_cost[problem] = static_cast<float>(sum / found);
 }
 
 __global__ void __launch_bounds__(kThreads) settle_kernel(const Settle a) {

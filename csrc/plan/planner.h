@@ -40,8 +40,8 @@ class Planner {
   // Cost of given candidates under this planner's cost. actions: [B, S, H, A] -> cost: [B, S]. Any S >= 1.
   Status evaluate(const PlanRequest& request, const float* actions, std::int64_t samples, float* cost) noexcept;
 
-  // With a device: what calls from now on are ordered on, a cudaStream_t; null: streams of the planner's own. The arrays
-  // of requests and results may then lie in the device's memory.
+  // With a device: what calls from now on are ordered on, a cudaStream_t; null: streams of the planner's own. The
+  // arrays of requests and results may then lie in the device's memory.
   void set_stream(void* stream);
 
   // Why the last call returned something else than ok; valid until the next call.

@@ -68,7 +68,8 @@ Status Workspace::encode(FrameResizer& resizer, const DeviceResizer* on_device, 
                          std::int64_t n, float* latents) noexcept {
   checks_.clear();
   Status status = checks_.in_range("n", n, 0, INT64_MAX);
-  if (status == Status::ok) status = checks_.present("frames", frames);
+  if (status != Status::ok || n == 0) return status;
+  status = checks_.present("frames", frames);
   if (status == Status::ok) status = checks_.present("latents", latents);
   if (status != Status::ok) return status;
   if (device_) return from_device(device_->encode(*on_device, frames, n, latents, stream_));
@@ -96,7 +97,8 @@ Status Workspace::check(const History& seen, const float* actions, std::int64_t 
     status = check_finite(checks_, device, "latents", seen.latents, seen.problems * seen.context * config.latent_dim);
   }
   if (status == Status::ok && seen.context > 1) {
-    status = check_finite(checks_, device, "past_actions", seen.past_actions, seen.problems * (seen.context - 1) * config.block_dim());
+    status = check_finite(checks_, device, "past_actions", seen.past_actions,
+                          seen.problems * (seen.context - 1) * config.block_dim());
   }
   if (status == Status::ok) {
     status = check_finite(checks_, device, "actions", actions, seen.problems * samples * horizon * config.block_dim());
@@ -127,7 +129,8 @@ Status Workspace::cost(const History& seen, const float* goals, const float* act
                        std::int64_t horizon, float* cost) noexcept {
   const std::int64_t block_dim = model_->config().block_dim(), latent_dim = model_->config().latent_dim;
   Status status = check(seen, actions, samples, horizon);
-  if (status == Status::ok) status = check_finite(checks_, limits_.device.get(), "goals", goals, seen.problems * latent_dim);
+  if (status == Status::ok)
+    status = check_finite(checks_, limits_.device.get(), "goals", goals, seen.problems * latent_dim);
   if (status == Status::ok) status = checks_.present("cost", cost);
   if (status != Status::ok) return status;
   if (device_) return from_device(device_->cost(as_seen(seen), goals, actions, samples, horizon, cost, stream_));

@@ -30,8 +30,8 @@ cuda::SigregArguments arguments_of(const Sizes& sizes, double t_max, Address z, 
   if (steps < 1 || batch < 0 || dim < 1 || num_proj < 1 || knots < 2 || !(t_max > 0)) {
     throw Error(Status::invalid_argument, "sigreg: a size out of range");
   }
-  return {device,   pointer<const float>(z), pointer<const float>(directions), steps, batch, dim, num_proj, knots,
-          t_max,    pointer<float>(workspace)};
+  return {device, pointer<const float>(z),  pointer<const float>(directions), steps, batch, dim, num_proj, knots,
+          t_max,  pointer<float>(workspace)};
 }
 
 void throw_unless_ok(std::int32_t status, const cuda::Message& message) {

@@ -279,11 +279,7 @@ Plan plan_latents(PlannerHandle& handle, Anywhere<const float> latents, Anywhere
   core_request.latents = latents.data();
   core_request.goals = goals.data();
   PlanResult result = out.fill(*handle.planner, problems);
-  handle.run(
-      [&] {
-        return handle.planner->plan(core_request, result);
-      },
-      stream_of(stream));
+  handle.run([&] { return handle.planner->plan(core_request, result); }, stream_of(stream));
   return {result.iterations, result.elapsed};
 }
 
@@ -304,11 +300,8 @@ Plan plan_frames(PlannerHandle& handle, Anywhere<const Pixel> frames, Anywhere<c
   }
   const PlanRequest core_request = request.fill(*handle.planner, problems, context);
   PlanResult result = out.fill(*handle.planner, problems);
-  handle.run(
-      [&] {
-        return handle.planner->plan_frames(frames.data(), goals.data(), core_request, result);
-      },
-      stream_of(stream));
+  handle.run([&] { return handle.planner->plan_frames(frames.data(), goals.data(), core_request, result); },
+             stream_of(stream));
   return {result.iterations, result.elapsed};
 }
 
@@ -329,11 +322,8 @@ void evaluate(PlannerHandle& handle, Anywhere<const float> latents, Anywhere<con
   PlanRequest core_request = request.fill(*handle.planner, problems, context);
   core_request.latents = latents.data();
   core_request.goals = goals.data();
-  handle.run(
-      [&] {
-        return handle.planner->evaluate(core_request, actions.data(), samples, cost.data());
-      },
-      stream_of(stream));
+  handle.run([&] { return handle.planner->evaluate(core_request, actions.data(), samples, cost.data()); },
+             stream_of(stream));
 }
 
 struct ControllerHandle {

@@ -38,7 +38,8 @@ template void ModelHandle::encode(const std::uint8_t*, std::int64_t, float*, voi
 template void ModelHandle::encode(const float*, std::int64_t, float*, void*);
 
 ModelHandle::Resizer& ModelHandle::resizer(std::int64_t height, std::int64_t width, Fit fit) {
-  const bool fits = resizer_ && resizer_->fit == fit && resizer_->frames.height() == height && resizer_->frames.width() == width;
+  const bool fits =
+      resizer_ && resizer_->fit == fit && resizer_->frames.height() == height && resizer_->frames.width() == width;
   if (!fits) {
     FrameResizer frames(width, height, PixelFormat::rgb, model_->config().image_size, fit);
     auto on_device = device_ ? std::make_unique<DeviceResizer>(device_, frames) : nullptr;

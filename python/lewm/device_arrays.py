@@ -47,7 +47,9 @@ class Caller:
         try:
             import cupy
         except ModuleNotFoundError as error:
-            raise ImportError("arrays in a GPU's memory, other than torch's, need CuPy for results") from error
+            raise ImportError(
+                "arrays in a GPU's memory, other than torch's, need CuPy for results"
+            ) from error
         return cupy
 
     def empty(self, shape: Sequence[int], dtype: str = "float32") -> Any:

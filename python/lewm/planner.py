@@ -273,8 +273,9 @@ class Planner:
             latents: (C, D) float32 of the context frames, oldest first, or (B, C, D) for B problems.
             goal: (D,), or (B, D). The others are those of ``plan``.
 
-        With a model on a GPU, latents and goal may be torch, CuPy or other DLPack arrays in its memory: they are read in
-        place, ordered on the caller's current stream, and the plan's arrays stay there. Their values are not looked at.
+        With a model on a GPU, latents and goal may be torch, CuPy or other DLPack arrays in its memory: they are read
+        in place, ordered on the caller's current stream, and the plan's arrays stay there. Their values are not looked
+        at.
 
         Raises:
             As ``plan``.
@@ -317,7 +318,9 @@ class Planner:
         if self._backend is _core and on_gpu(latents) and self._model.device != "cpu":
             given = DevicePlans(config, "latents", latents, goal)
             shape = (given.problems, "S", self.horizon, config.block_dim)
-            past = given.blocks("past_actions", past_actions, given.context - 1) if given.context > 1 else None
+            past = (
+                given.blocks("past_actions", past_actions, given.context - 1) if given.context > 1 else None
+            )
             candidates = given.caller.take("actions", actions, "float32", shape)
             costs = given.caller.empty(tuple(actions.shape[:2]))
             self._core_for(given.problems).evaluate(
@@ -389,7 +392,9 @@ class Planner:
         if given.context > 1 and past_actions is None:
             raise ValueError(f"past_actions: needed with {given.context} context frames, got None")
         if given.context == 1 and past_actions is not None and 0 not in np.shape(past_actions):
-            raise ValueError(f"past_actions: expected None with one context frame, got {np.shape(past_actions)}")
+            raise ValueError(
+                f"past_actions: expected None with one context frame, got {np.shape(past_actions)}"
+            )
         past = given.blocks("past_actions", past_actions, given.context - 1) if given.context > 1 else None
         if warm_start is not None and warm_start.shape[-2] > self.horizon:
             raise ValueError(
@@ -403,8 +408,8 @@ class Planner:
         core = self._core_for(given.problems)
         elites = 1 if self._method == "predictive" else core.options["elites"]
         results = given.results(self.horizon, elites)
-        capsules = [given.caller.capsule(array) for array in results]
-        out = _core.Result(*capsules[:4], capsules[4] if elites else None)
+        a, c, e, s, chosen = (given.caller.capsule(array) for array in results)
+        out = _core.Result(a, c, e, s, chosen if elites else None)
         run = core.plan_latents if kind == "latents" else core.plan_frames
         iterations, elapsed = run(given.start, given.goal, request, out, given.caller.stream)
         actions, cost, elite_cost, std, chosen = (
@@ -457,9 +462,7 @@ def _backend(name: str, device: str | None, model: Model, threads: int | None) -
     return planner, planner.Network(model.checkpoint(), model.precision, device)
 
 
-def _counters(
-    problems: int, problem_ids: Any, plan_index: int
-) -> tuple[NDArray[np.uint32] | None, int]:
+def _counters(problems: int, problem_ids: Any, plan_index: int) -> tuple[NDArray[np.uint32] | None, int]:
     """What the noise is counted by: ids (B,) or None, and the plan's index."""
     if problem_ids is not None:
         problem_ids = as_array("problem_ids", np.asarray(problem_ids, np.uint32), np.uint32, (problems,))

@@ -22,7 +22,8 @@ std::vector<T> numbers(std::size_t n, unsigned seed) {
   unsigned state = seed * 2654435761u + 1;
   for (T& value : values) {
     state = state * 1664525u + 1013904223u;
-    value = sizeof(T) == 1 ? static_cast<T>(state >> 24) : static_cast<T>(static_cast<float>(state >> 8) / 8388608.0f - 1);
+    value =
+        sizeof(T) == 1 ? static_cast<T>(state >> 24) : static_cast<T>(static_cast<float>(state >> 8) / 8388608.0f - 1);
   }
   return values;
 }

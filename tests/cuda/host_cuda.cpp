@@ -250,7 +250,8 @@ std::map<std::pair<int, const void*>, std::size_t> loaded_kernels;  // by device
 
 void loaded(const void* kernel, std::size_t shared_bytes) {
   refuse_in_capture("loading a kernel");
-  if (shared_bytes > kMostShared) fault("a kernel asks for " + std::to_string(shared_bytes) + " bytes of shared memory");
+  if (shared_bytes > kMostShared)
+    fault("a kernel asks for " + std::to_string(shared_bytes) + " bytes of shared memory");
   loaded_kernels[{current_device(), kernel}] = shared_bytes;
 }
 

@@ -1,5 +1,5 @@
-"""A GPU for tests without one: the CUDA module that runs on the CPU (target lewm_cuda_host_module), its device memory as
-DLPack arrays, and a stand-in for CuPy that hands them out.
+"""A GPU for tests without one: the CUDA module that runs on the CPU (target lewm_cuda_host_module), its device memory
+as DLPack arrays, and a stand-in for CuPy that hands them out.
 
 The module runs what the real one runs, as late as streams allow, with device memory apart from the host's; set
 LEWM_CUDA_HOST_MODULE to it. `install()` must come before the core looks for its module, so tests run in processes of

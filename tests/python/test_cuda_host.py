@@ -1,6 +1,6 @@
 """device="cuda" from Python's end to the kernels, without a GPU: lewm loads the module of the host run.
 
-Needs LEWM_CUDA_HOST_MODULE (docs/gpu.md). Every test is a process of its own, because the core looks for its module once.
+Needs LEWM_CUDA_HOST_MODULE (docs/gpu.md). Every test is a process of its own: the core looks for its module once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,23 @@ import lewm
 import synthetic
 
 HERE = Path(__file__).resolve().parent
-CONFIG = synthetic.small()
+CONFIG = synthetic.small(  # every thread of every block is executed: as little of them as shows everything
+    image_size=16,
+    patch_size=8,
+    encoder_dim=24,
+    encoder_depth=2,
+    encoder_heads=2,
+    encoder_mlp_dim=32,
+    latent_dim=24,
+    projector_dim=32,
+    pred_proj_dim=32,
+    predictor_depth=2,
+    predictor_heads=2,
+    predictor_head_dim=8,
+    predictor_mlp_dim=32,
+    predictor_dim=24,
+    predictor_output_dim=24,
+)
 COSINE = 0.999  # DESIGN.md section 6, bf16
 
 pytestmark = pytest.mark.skipif(
@@ -72,8 +88,9 @@ frames = rng.integers(0, 256, (3, c.image_size, c.image_size, 3), np.uint8)
 latents, actions, past = draw(2, 2, c.latent_dim), draw(2, 3, 4, c.block_dim), draw(2, 1, c.block_dim)
 goal = draw(2, c.latent_dim)
 assert model.device == "cuda" and model.precision == "bf16"
-np.savez(sys.argv[2], frames=frames, latents=latents, actions=actions, past=past, goal=goal, encoded=model.encode(frames),
-    rolled=model.rollout(latents, actions, past), costs=model.cost(latents, goal, actions, past))
+np.savez(sys.argv[2], frames=frames, latents=latents, actions=actions, past=past, goal=goal,
+    encoded=model.encode(frames), rolled=model.rollout(latents, actions, past),
+    costs=model.cost(latents, goal, actions, past))
 """)
     cpu = lewm.load(run.path, precision="fp32")
     assert cosine(got["encoded"], cpu.encode(got["frames"])) >= COSINE
@@ -103,7 +120,7 @@ assert set(gpu.streams_asked_for) == {gpu.stream}
 
 def test_raw_frames_are_resized_on_the_device(run) -> None:
     got = run("""
-raw = rng.integers(0, 256, (2, 45, 61, 3), np.uint8)
+raw = rng.integers(0, 256, (2, 19, 27, 3), np.uint8)
 out = {"raw": raw}
 for fit in ("stretch", "crop", "letterbox"):
     out[fit] = model.encode(raw, fit=fit)
@@ -117,8 +134,9 @@ np.savez(sys.argv[2], **out)
 
 @pytest.mark.parametrize("method", ["cem", "icem", "mppi", "predictive"])
 def test_plans_of_gpu_arrays_have_the_bytes_of_host_arrays(run, method: str) -> None:
+    iterations = 1 if method == "predictive" else 2
     run(f"""
-planner = lewm.Planner(model, "{method}", samples=12, elites=3, iterations={1 if method == "predictive" else 2}, horizon=3)
+planner = lewm.Planner(model, "{method}", samples=12, elites=3, iterations={iterations}, horizon=3)
 latents, goal = draw(2, 1, c.latent_dim), draw(2, c.latent_dim)
 warm = draw(2, 1, c.block_dim)
 on = gpu.array
@@ -159,27 +177,95 @@ assert np.isfinite(controller.act(frames[0], goals[0])).all()
 """)
 
 
+WRONG = (
+    (TypeError, "latents: expected float32, got float64", "plan(on(latents.astype('f8')), on(goal))"),
+    (ValueError, "latents: expected (1, C, 24), got (1, 1, 23)", "plan(on(latents[..., 1:]), on(goal))"),
+    (ValueError, "goal: expected an array in the GPU's memory, as the others", "plan(on(latents), goal)"),
+    (
+        ValueError,
+        "warm_start: expected at most 3 blocks, got 4",
+        "plan(on(latents), on(goal), warm_start=on(draw(1, 4, c.block_dim)))",
+    ),
+    (ValueError, "past_actions: needed with 2 context frames", "plan(on(draw(1, 2, 24)), on(goal))"),
+    (TypeError, "frames: expected uint8 or float32, got float64", "model.encode(on(floats.astype('f8')))"),
+    (ValueError, "actions: expected (1, S, H,", "model.rollout(on(latents), on(actions[..., 1:]))"),
+    (
+        ValueError,
+        "fit: expected None or one of stretch, crop, letterbox, got 'tile'",
+        "model.encode(on(floats), 'tile')",
+    ),
+    (ValueError, "load it with device='cuda'", "cpu.encode(on(floats))"),
+    (ValueError, "load it with device='cuda'", "lewm.Planner(cpu).plan_latents(on(latents), on(goal))"),
+)
+
+
 def test_wrong_arrays_are_named(run) -> None:
-    run("""
-planner = lewm.Planner(model, samples=12, elites=3, iterations=2, horizon=3)
-on, d = gpu.array, c.latent_dim
-latents, goal, actions = draw(1, 1, d), draw(1, d), draw(1, 3, 2, c.block_dim)
-def refused(kind, words, call):
-    try:
-        call()
-    except kind as error:
-        assert words in str(error), error
-    else:
-        raise AssertionError(words)
-refused(TypeError, "latents: expected float32, got float64", lambda: planner.plan_latents(on(latents.astype("f8")), on(goal)))
-refused(ValueError, f"latents: expected (1, C, {d}), got (1, 1, {d - 1})", lambda: planner.plan_latents(on(latents[..., 1:]), on(goal)))
-refused(ValueError, "goal: expected an array in the GPU's memory, as the others, got ndarray", lambda: planner.plan_latents(on(latents), goal))
-refused(ValueError, "warm_start: expected at most 3 blocks, got 4", lambda: planner.plan_latents(on(latents), on(goal), warm_start=on(draw(1, 4, c.block_dim))))
-refused(ValueError, "past_actions: needed with 2 context frames", lambda: planner.plan_latents(on(draw(1, 2, d)), on(goal)))
-refused(TypeError, "frames: expected uint8 or float32, got float64", lambda: model.encode(on(draw(1, 8, 8, 3).astype("f8"))))
-refused(ValueError, "actions: expected (1, S, H,", lambda: model.rollout(on(latents), on(actions[..., 1:])))
-refused(ValueError, "fit: expected None or one of stretch, crop, letterbox, got 'tile'", lambda: model.encode(on(draw(1, 3, 8, 8)), fit="tile"))
+    cases = [(kind.__name__, words, expression) for kind, words, expression in WRONG]
+    run(f"""
+plan = lewm.Planner(model, samples=12, elites=3, iterations=2, horizon=3).plan_latents
 cpu = lewm.load(sys.argv[1])
-refused(ValueError, "load it with device='cuda'", lambda: cpu.encode(on(draw(1, 3, 8, 8))))
-refused(ValueError, "load it with device='cuda'", lambda: lewm.Planner(cpu).plan_latents(on(latents), on(goal)))
+on = gpu.array
+latents, goal, actions = draw(1, 1, c.latent_dim), draw(1, c.latent_dim), draw(1, 3, 2, c.block_dim)
+floats = draw(1, 3, c.image_size, c.image_size)
+for kind, words, expression in {cases!r}:
+    try:
+        eval(expression)
+    except Exception as error:
+        assert type(error).__name__ == kind and words in str(error), (expression, repr(error))
+    else:
+        raise AssertionError(expression)
 """)
+
+
+SIGREG = """
+import contextlib, sys
+import numpy as np, host_gpu
+host_gpu.install()
+import torch, lewm
+from lewm.nn import sigreg as module, sigreg_cuda
+assert sigreg_cuda.available()
+# CPU tensors stand in for CUDA ones: their memory is what the kernels get, and the CPU's operators are the CUDA ones.
+torch.cuda.device_of = lambda tensor: contextlib.nullcontext()
+module._core, module._sums_plain, module._sigreg_plain = None, module._sums_cuda, module._sigreg_cuda
+rank, parts, out, rendezvous = int(sys.argv[1]), [int(n) for n in sys.argv[2].split(",")], sys.argv[3], sys.argv[4]
+z = torch.randn(3, sum(parts), 10, generator=torch.Generator().manual_seed(1))
+mine = z.split(parts, dim=1)[rank].clone().requires_grad_()
+group = None
+if len(parts) > 1:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=len(parts))
+    group = torch.distributed.group.WORLD
+value = lewm.sigreg(mine, num_proj=70, seed=5, process_group=group, averaged_gradients=False)
+value.backward()
+np.savez(out, value=value.detach().numpy(), gradient=mine.grad.numpy())
+"""
+
+
+@pytest.mark.parametrize("parts", ["9", "4,5", "2,1,6"])
+def test_sigreg_on_cuda_tensors_over_ranks(tmp_path: Path, parts: str) -> None:
+    torch = pytest.importorskip("torch")
+    ranks = parts.split(",")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+    running = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                SIGREG,
+                str(rank),
+                parts,
+                str(tmp_path / f"{rank}.npz"),
+                str(tmp_path / "meet"),
+            ],
+            env=environment,
+        )
+        for rank in range(len(ranks))
+    ]
+    assert [process.wait(timeout=300) for process in running] == [0] * len(ranks)
+    z = torch.randn(3, 9, 10, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    value = lewm.sigreg(z, num_proj=70, seed=5)
+    value.backward()
+    results = [np.load(tmp_path / f"{rank}.npz") for rank in range(len(ranks))]
+    for result in results:
+        np.testing.assert_allclose(result["value"], value.item(), rtol=1e-5)
+    gradient = np.concatenate([result["gradient"] for result in results], axis=1)
+    assert np.linalg.norm(gradient - z.grad.numpy()) <= 1e-5 * np.linalg.norm(z.grad.numpy())

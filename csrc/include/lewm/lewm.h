@@ -246,7 +246,8 @@ LEWM_API void lewm_resizer_destroy(lewm_resizer* resizer);
 LEWM_API lewm_status lewm_resize(lewm_resizer* resizer, const uint8_t* source, ptrdiff_t row_stride, uint8_t* target);
 
 /* Resizes and encodes, on a GPU both there. frames: [n, height, width, channels] as the resizer's, dense -> latents:
- * [n, D]. n may be 0. The resizer is one of the workspace's model, and this thread's alone during the call. */
+ * [n, D]. With n = 0 both may be null. The resizer is one of the workspace's model, and this thread's alone during the
+ * call. */
 LEWM_API lewm_status lewm_encode_frames(lewm_workspace* workspace, lewm_resizer* resizer, const uint8_t* frames,
                                         int64_t n, float* latents);
 

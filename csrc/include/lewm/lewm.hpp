@@ -275,7 +275,7 @@ inline std::vector<float> Workspace::encode(Resizer& resizer, Span<const std::ui
 inline void Workspace::encode(Resizer& resizer, Span<const std::uint8_t> frames, Span<float> latents) {
   const std::int64_t n = detail::need_multiple("frames", frames, static_cast<std::int64_t>(resizer.source_size()));
   detail::need_size("latents", latents, n * info_.latent_dim);
-  if (n) detail::check(lewm_encode_frames(handle_.get(), resizer.get(), frames.data(), n, latents.data()));
+  detail::check(lewm_encode_frames(handle_.get(), resizer.get(), frames.data(), n, latents.data()));
 }
 
 // The published settings of a method, to be changed field by field.
