@@ -113,6 +113,7 @@ void check_costs(int samples, int problems, int d, std::int64_t first, int count
 }
 
 void check_elites(int problems, int samples, int k, const Floats& cost) {
+  lewm::cuda::load_kernels();  // more than 6144 samples need more than 48 KiB
   Indices elites(size(problems * k), 99), found(size(problems), 99), order(size(samples));
   launch_select_elites({problems, samples, k, cost.data(), elites.data(), found.data()}, nullptr);
   for (int b = 0; b < problems; ++b) {
@@ -292,6 +293,24 @@ TEST(a_problem_with_too_few_finite_costs_keeps_its_distribution) {
   launch_refit_normal(iteration.refit(2, mean, std, nullptr), nullptr);
   CHECK_EQ(mean[0], 7.0f);
   CHECK_EQ(std[0], 8.0f);
+}
+
+TEST(a_plan_worse_than_its_start_gives_way_to_it) {
+  in_every_order([] {
+    const float nan = std::numeric_limits<float>::quiet_NaN(), infinite = std::numeric_limits<float>::infinity();
+    const int problems = 6, elements = 131;
+    const Floats initial_cost = {1.0f, 2.0f, nan, 4.0f, infinite, 3.0f};
+    Floats cost = {2.0f, 1.0f, 5.0f, nan, nan, 3.0f};  // the first and the fourth are worse than a finite start
+    const Floats initial = normal(problems * elements, 1), before = normal(problems * elements, 2);
+    Floats mean = before;
+    launch_settle({problems, elements, initial.data(), initial_cost.data(), mean.data(), cost.data()}, nullptr);
+    for (int i = 0; i < problems * elements; ++i) {
+      const bool settles = i / elements == 0 || i / elements == 3;
+      CHECK_EQ(mean[size(i)], (settles ? initial : before)[size(i)]);
+    }
+    CHECK(cost[0] == 1.0f && cost[1] == 1.0f && cost[2] == 5.0f && cost[3] == 4.0f && cost[5] == 3.0f);
+    CHECK(std::isnan(cost[4]));
+  });
 }
 
 CHECK_MAIN
