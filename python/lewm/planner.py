@@ -396,11 +396,10 @@ class Planner:
                 f"past_actions: expected None with one context frame, got {np.shape(past_actions)}"
             )
         past = given.blocks("past_actions", past_actions, given.context - 1) if given.context > 1 else None
-        if warm_start is not None and warm_start.shape[-2] > self.horizon:
-            raise ValueError(
-                f"warm_start: expected at most {self.horizon} blocks, got {warm_start.shape[-2]}"
-            )
-        if warm_start is not None and warm_start.shape[-2] == 0:
+        blocks = np.shape(warm_start)[-2:-1]  # how many, or () without a warm start
+        if blocks > (self.horizon,):
+            raise ValueError(f"warm_start: expected at most {self.horizon} blocks, got {blocks[0]}")
+        if blocks == (0,):
             warm_start = None
         warm = given.blocks("warm_start", warm_start, "H")
         counters = _counters(given.problems, problem_ids, plan_index)
