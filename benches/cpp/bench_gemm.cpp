@@ -160,7 +160,7 @@ Result measure(const Kernels& tier, Isa isa, Precision precision, const Shape& s
   gemm.pack(weights.data(), offsets.data(), shape.n, shape.k, &w);
 
   // A stride that is an odd multiple of 64 bytes spreads the rows over the cache's sets.
-  const std::int64_t element = precision == Precision::fp32 ? 4 : precision == Precision::bf16 ? 2 : 1;
+  const std::int64_t element = gemm.row_bytes;
   const std::int64_t stride = round_up(gemm.padded_k(shape.k) * element, 128) / element + 64 / element;
   const Memory x = allocate(rows * stride * element), x_scale = allocate(rows * 4), y = allocate(rows * shape.n * 4);
   const Rows input = {x.get(), stride, static_cast<float*>(x_scale.get())};

@@ -37,22 +37,16 @@ struct DotBf16 {
   static LEWM_METHOD void store(std::uint32_t* p, I x) { store_i(p, x); }
 };
 
-// x unsigned, w signed. vpmaddubsw would saturate its 16-bit sums, so even and odd bytes are widened and multiplied by
-// vpmaddwd, which is exact.
+// Exact: products are at most 127 * 127, and a sum of two fits 16 of the 32 bits.
 struct DotInt8 {
   using Vector = I;
   static constexpr Precision kPrecision = Precision::int8;
-  static constexpr int kGroup = 4;
-  static constexpr int kRows = 4;
+  static constexpr int kGroup = 2;
+  static constexpr int kRows = 6;
   static LEWM_METHOD I zero() { return zero_i(); }
   static LEWM_METHOD I load(const void* p) { return load_i(p); }
   static LEWM_METHOD I broadcast(const void* p) { return broadcast_word(p); }
-  static LEWM_METHOD I dot(I sum, I x, I w) {
-    const I x_even = _mm256_and_si256(x, _mm256_set1_epi16(0xff)), x_odd = _mm256_srli_epi16(x, 8);
-    const I w_even = _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), w_odd = _mm256_srai_epi16(w, 8);
-    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(x_even, w_even));
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(x_odd, w_odd));
-  }
+  static LEWM_METHOD I dot(I sum, I x, I w) { return add_i(sum, _mm256_madd_epi16(x, w)); }
   static LEWM_METHOD void store(std::uint32_t* p, I x) { store_i(p, x); }
 };
 

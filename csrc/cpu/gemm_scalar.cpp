@@ -150,9 +150,9 @@ void run_int8(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& 
 }  // namespace
 
 const Gemm kGemm[kPrecisions] = {
-    {padded_k, padded_n, packed_bytes<float>, pack_f32, convert_f32, run_float<float>},
-    {padded_k, padded_n, packed_bytes<std::uint16_t>, pack_bf16, convert_bf16, run_float<std::uint16_t>},
-    {padded_k, padded_n, packed_bytes<std::int8_t>, pack_int8, convert_int8, run_int8},
+    {sizeof(float), padded_k, padded_n, packed_bytes<float>, pack_f32, convert_f32, run_float<float>},
+    {sizeof(std::uint16_t), padded_k, padded_n, packed_bytes<std::uint16_t>, pack_bf16, convert_bf16, run_float<std::uint16_t>},
+    {sizeof(std::uint8_t), padded_k, padded_n, packed_bytes<std::int8_t>, pack_int8, convert_int8, run_int8},
 };
 
 }  // namespace lewm::cpu::scalar

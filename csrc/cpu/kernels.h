@@ -18,10 +18,11 @@ namespace lewm::cpu {
 
 // Rows of GEMM input, in the element type of a precision:
 //   fp32: float.   bf16: uint16_t (round to nearest even).
-//   int8: uint8_t holding round(x / scale[row]) + kInt8Zero with scale[row] = max|x| / 127. The scale is 1 for a row
-//         whose max|x| is below kInt8Tiny, and NaN for a row that holds a NaN or an infinity, so that neither gets
-//         lost.
-// `stride` is in elements and at least padded_k(k); elements k..padded_k(k)-1 of a row are zero (int8: 128).
+//   int8: round(x / scale[row]) with scale[row] = max|x| / 127, kept as the tier's dot products want it: a uint8_t with
+//         kInt8Zero added, or (AVX2) an int16_t. The scale is 1 for a row whose max|x| is below kInt8Tiny, and NaN for
+//         a row that holds a NaN or an infinity, so that neither gets lost.
+// `stride` is in elements of Gemm::row_bytes and at least padded_k(k); elements k..padded_k(k)-1 of a row are zero
+// (a uint8_t: kInt8Zero).
 constexpr int kInt8Zero = 128;
 constexpr float kInt8Tiny = 1e-30f;
 struct Rows {
@@ -37,7 +38,7 @@ struct PackedMatrix {
   void* data = nullptr;         // packed_bytes(n, k), 64-byte aligned
   float* bias = nullptr;        // [padded_n], zero where there is none
   float* scale = nullptr;       // [padded_n], int8 only: weight = scale * int8
-  std::int32_t* sum = nullptr;  // [padded_n], int8 only: sum over k of the int8 weights, to undo the +128
+  std::int32_t* sum = nullptr;  // [padded_n], int8 only: what undoes the rows' kInt8Zero
 };
 
 enum class Activation : int { none = 0, gelu = 1, silu = 2 };  // gelu is the exact (erf) one
@@ -55,6 +56,7 @@ struct Epilogue {
 };
 
 struct Gemm {
+  std::int64_t row_bytes;  // of an element of a row
   std::int64_t (*padded_k)(std::int64_t k);
   std::int64_t (*padded_n)(std::int64_t n);
   std::size_t (*packed_bytes)(std::int64_t n, std::int64_t k);
@@ -137,6 +139,7 @@ struct FullAttention {
 
 struct Kernels {
   const char* isa;         // "scalar", "avx2", "avx512", "amx", "neon"
+  Precision fine;          // int8 models: of the layers that 8 bits are too coarse for; the faster of bf16 and fp32
   Gemm gemm[kPrecisions];  // all null where the CPU lacks the precision's dot products; Store::bf16 needs gemm[bf16]
   void (*layer_norm)(const LayerNorm& args, Precision precision, Rows out);
   void (*ada_ln)(const AdaLN& args, Precision precision, Rows out);

@@ -30,7 +30,8 @@ const Kernels& avx512_kernels() {
   using namespace avx512;
   static constexpr Kernels kTable = {
       "avx512",
-      {make_gemm<DotF32, float>(), make_gemm<DotBf16, std::uint16_t>(), make_gemm<DotInt8, std::int8_t>()},
+      Precision::bf16,
+      {make_gemm<DotF32, float>(), make_gemm<DotBf16, std::uint16_t>(), make_gemm<DotInt8, Int8Weight>()},
       layer_norm,
       ada_ln,
       window_attention,

@@ -6,6 +6,7 @@ namespace lewm::cpu {
 
 const Kernels& scalar_kernels() {
   static const Kernels table = {"scalar",
+                                Precision::bf16,
                                 {scalar::kGemm[0], scalar::kGemm[1], scalar::kGemm[2]},
                                 scalar::layer_norm,
                                 scalar::ada_ln,

@@ -1,6 +1,6 @@
 // Weights -> panels, for gemm.inl.h and the tile kernels. Include after rows.inl.h.
 //
-// A panel is [words, kTileColumns] 32-bit words: one float, two bf16 or four int8 of consecutive k. Packing happens
+// A panel is [words, kTileColumns] 32-bit words: one float, two bf16 or two or four int8 of consecutive k. Packing happens
 // once per model, so it is plain code.
 #pragma once
 
@@ -21,7 +21,7 @@ static std::int64_t padded_k_of(std::int64_t k) {
 template <Precision P>
 constexpr int kElementBytes = P == Precision::fp32   ? 4
                               : P == Precision::bf16 ? 2
-                                                     : 1;
+                                                     : sizeof(Int8Weight);
 
 template <Precision P>
 static std::size_t packed_bytes(std::int64_t n, std::int64_t k) {
@@ -30,7 +30,7 @@ static std::size_t packed_bytes(std::int64_t n, std::int64_t k) {
 
 LEWM_INLINE void encode(float value, float, float* out) { *out = value; }
 LEWM_INLINE void encode(float value, float, std::uint16_t* out) { *out = bf16_from_float(value); }
-LEWM_INLINE void encode(float value, float scale, std::int8_t* out) { *out = scalar::quantise(value, scale); }
+LEWM_INLINE void encode(float value, float scale, Int8Weight* out) { *out = scalar::quantise(value, scale); }
 
 // Rows are encoded a stretch at a time, one after the other, and then go into the panel word by word: the first loop is
 // vectorised, and the panel is written from front to back.

@@ -34,15 +34,15 @@ LEWM_INLINE float int8_scale(const float* x, std::int64_t k) {
   return value < kInt8Tiny ? 1.0f : value * (1.0f / 127.0f);
 }
 
-LEWM_INLINE void write_row_int8(const float* x, std::int64_t k, std::uint8_t* row, float* scale) {
+LEWM_INLINE void write_row_int8(const float* x, std::int64_t k, Int8Row* row, float* scale) {
   *scale = int8_scale(x, k);
   const F inverse = set(1.0f / *scale);
   // Adding 1.5 * 2^23 rounds to an integer (to nearest even) and leaves it in the low bits.
-  const F shift = set(12582912.0f + kInt8Zero);
+  const F shift = set(12582912.0f + kRowZero);
   std::int64_t i = 0;
-  for (; i + kLanes <= k; i += kLanes) store_low_bytes(row + i, fma(load(x + i), inverse, shift));
+  for (; i + kLanes <= k; i += kLanes) store_low_bits(row + i, fma(load(x + i), inverse, shift));
   for (; i < padded_k<Precision::int8>(k); i += kLanes) {
-    store_low_bytes(row + i, fma(load_n(x + i, k - i), inverse, shift));
+    store_low_bits(row + i, fma(load_n(x + i, k - i), inverse, shift));
   }
 }
 
@@ -64,7 +64,7 @@ LEWM_INLINE void write_row(const float* x, std::int64_t k, Rows out, std::int64_
   const std::int64_t first = r * out.stride;
   if constexpr (P == Precision::fp32) write_row_f32(x, k, static_cast<float*>(out.data) + first);
   if constexpr (P == Precision::bf16) write_row_bf16(x, k, static_cast<std::uint16_t*>(out.data) + first);
-  if constexpr (P == Precision::int8) write_row_int8(x, k, static_cast<std::uint8_t*>(out.data) + first, out.scale + r);
+  if constexpr (P == Precision::int8) write_row_int8(x, k, static_cast<Int8Row*>(out.data) + first, out.scale + r);
 }
 
 template <Precision P>

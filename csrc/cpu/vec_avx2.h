@@ -17,7 +17,12 @@ using F = __m256;   // kLanes floats
 using I = __m256i;  // kLanes 32-bit integers
 constexpr int kLanes = 8;
 constexpr int kTileVectors = 2;          // of a GEMM register tile; its rows are the Dot types'
-constexpr int kProductZero = kInt8Zero;  // of the unsigned input of int8 dot products
+// int8: vpmaddwd multiplies 16 pairs of int16 and adds neighbours exactly, where vpmaddubsw would saturate. Rows and
+// weights are kept as int16, so that no instruction of the inner loop widens them.
+using Int8Row = std::int16_t;
+using Int8Weight = std::int16_t;
+constexpr int kRowZero = 0;      // what stands for zero in a row
+constexpr int kProductZero = 0;  // what the dot product takes a row's zero for
 
 LEWM_INLINE I first_lanes(std::int64_t n) {
   const int count = n >= kLanes ? kLanes : n <= 0 ? 0 : static_cast<int>(n);
@@ -123,11 +128,11 @@ LEWM_INLINE std::int32_t largest_i(I x) {
   half = _mm_max_epi32(half, _mm_shuffle_epi32(half, _MM_SHUFFLE(1, 0, 3, 2)));
   return _mm_cvtsi128_si32(_mm_max_epi32(half, _mm_shuffle_epi32(half, _MM_SHUFFLE(2, 3, 0, 1))));
 }
-// The low byte of each lane's bits.
-LEWM_INLINE void store_low_bytes(std::uint8_t* p, F x) {
-  const I low = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0xff));
+// The low half of each lane's bits.
+LEWM_INLINE void store_low_bits(std::int16_t* p, F x) {
+  const I low = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0xffff));
   const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), words);
 }
 
 }  // namespace lewm::cpu::avx2

@@ -24,7 +24,10 @@ using I = __m512i;  // kLanes 32-bit integers
 constexpr int kLanes = 16;
 
 constexpr int kTileVectors = 2;          // of a GEMM register tile; its rows are the Dot types'
-constexpr int kProductZero = kInt8Zero;  // of the unsigned input of int8 dot products
+using Int8Row = std::uint8_t;  // unsigned, weights signed: what the int8 dot products want
+using Int8Weight = std::int8_t;
+constexpr int kRowZero = kInt8Zero;  // what stands for zero in a row
+constexpr int kProductZero = kInt8Zero;  // what the dot product takes a row's zero for
 
 LEWM_INLINE __mmask16 first_lanes(std::int64_t n) {
   return static_cast<__mmask16>(n >= kLanes ? 0xffffu : n <= 0 ? 0u : (1u << n) - 1u);
@@ -118,7 +121,7 @@ LEWM_INLINE I max_i(I a, I b) { return _mm512_max_epi32(a, b); }
 LEWM_INLINE I zero_i() { return _mm512_setzero_si512(); }
 LEWM_INLINE std::int32_t largest_i(I x) { return _mm512_reduce_max_epi32(x); }
 // The low byte of each lane's bits.
-LEWM_INLINE void store_low_bytes(std::uint8_t* p, F x) {
+LEWM_INLINE void store_low_bits(std::uint8_t* p, F x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_castps_si512(x)));
 }
 

@@ -17,7 +17,10 @@ using F = float32x4_t;  // kLanes floats
 using I = int32x4_t;    // kLanes 32-bit integers
 constexpr int kLanes = 4;
 constexpr int kTileVectors = 2;  // of a GEMM register tile; its rows are the Dot types'
-constexpr int kProductZero = 0;  // int8 dot products take the input's zero point out themselves
+using Int8Row = std::uint8_t;  // unsigned, weights signed: what the int8 dot products want
+using Int8Weight = std::int8_t;
+constexpr int kRowZero = kInt8Zero;  // what stands for zero in a row
+constexpr int kProductZero = 0;     // int8 dot products take the input's zero point out themselves
 
 LEWM_INLINE F zero() { return vdupq_n_f32(0.0f); }
 LEWM_INLINE F set(float x) { return vdupq_n_f32(x); }
@@ -109,7 +112,7 @@ LEWM_INLINE I max_i(I a, I b) { return vmaxq_s32(a, b); }
 LEWM_INLINE I zero_i() { return vdupq_n_s32(0); }
 LEWM_INLINE std::int32_t largest_i(I x) { return vmaxvq_s32(x); }
 // The low byte of each lane's bits.
-LEWM_INLINE void store_low_bytes(std::uint8_t* p, F x) {
+LEWM_INLINE void store_low_bits(std::uint8_t* p, F x) {
   const uint16x4_t words = vmovn_u32(vreinterpretq_u32_f32(x));
   const std::uint32_t bytes = vget_lane_u32(vreinterpret_u32_u8(vmovn_u16(vcombine_u16(words, words))), 0);
   __builtin_memcpy(p, &bytes, sizeof bytes);

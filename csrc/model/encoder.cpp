@@ -125,7 +125,7 @@ Encoder::Workspace::Workspace(const Model& model, int threads_)
       dim(config.encoder_dim),
       tokens(config.tokens()),
       precision(model.precision()),
-      storage(precision == Precision::fp32 ? cpu::Store::f32 : cpu::Store::bf16),
+      storage(model.storage()),
       qkv_stride(padded_stride(3 * dim, element_bytes(storage))),
       threads(threads_),
       frames(static_cast<std::size_t>(threads)),

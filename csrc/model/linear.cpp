@@ -10,10 +10,6 @@ namespace {
 
 constexpr std::size_t kSlabBytes = std::size_t{4} << 20;
 
-std::int64_t element_bytes(Precision precision) {
-  return precision == Precision::fp32 ? 4 : precision == Precision::bf16 ? 2 : 1;
-}
-
 // to: as many as `values`. Throws Error(bad_file) where one is no finite float.
 void round_to(float* to, std::span<const double> values, const std::string& name) {
   for (std::size_t i = 0; i < values.size(); ++i) to[i] = static_cast<float>(values[i]);
@@ -77,7 +73,7 @@ std::int64_t padded_stride(std::int64_t width, std::int64_t bytes) {
 }
 
 cpu::Rows take_rows(Arena& arena, const cpu::Kernels& kernels, Precision precision, std::int64_t rows, std::int64_t k) {
-  const std::int64_t bytes = element_bytes(precision);
+  const std::int64_t bytes = kernels.gemm[static_cast<int>(precision)].row_bytes;
   cpu::Rows out;
   out.stride = padded_stride(kernels.gemm[static_cast<int>(precision)].padded_k(k), bytes);
   out.data = arena.take<std::byte>(rows * out.stride * bytes);
@@ -85,8 +81,8 @@ cpu::Rows take_rows(Arena& arena, const cpu::Kernels& kernels, Precision precisi
   return out;
 }
 
-cpu::Rows rows_from(cpu::Rows rows, Precision precision, std::int64_t row) {
-  rows.data = static_cast<std::byte*>(rows.data) + row * rows.stride * element_bytes(precision);
+cpu::Rows rows_from(const cpu::Kernels& kernels, cpu::Rows rows, Precision precision, std::int64_t row) {
+  rows.data = static_cast<std::byte*>(rows.data) + row * rows.stride * kernels.gemm[static_cast<int>(precision)].row_bytes;
   if (rows.scale) rows.scale += row;
   return rows;
 }
@@ -99,8 +95,8 @@ void run_linear_to_rows(const cpu::Kernels& kernels, const Linear& layer, cpu::R
     const std::int64_t stride = padded_stride(layer.out(), sizeof(float));
     for (std::int64_t row = 0; row < rows; row += kStagingRows) {
       const std::int64_t n = std::min(kStagingRows, rows - row);
-      run_linear(kernels, layer, rows_from(x, layer.precision, row), n, epilogue, staging, stride);
-      convert_rows(kernels, next, staging, stride, n, layer.out(), rows_from(out, next, row));
+      run_linear(kernels, layer, rows_from(kernels, x, layer.precision, row), n, epilogue, staging, stride);
+      convert_rows(kernels, next, staging, stride, n, layer.out(), rows_from(kernels, out, next, row));
     }
     return;
   }

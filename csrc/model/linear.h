@@ -58,7 +58,7 @@ cpu::Rows take_rows(Arena& arena, const cpu::Kernels& kernels, Precision precisi
 std::int64_t padded_stride(std::int64_t width, std::int64_t bytes);
 
 // Rows from `row` on.
-cpu::Rows rows_from(cpu::Rows rows, Precision precision, std::int64_t row);
+cpu::Rows rows_from(const cpu::Kernels& kernels, cpu::Rows rows, Precision precision, std::int64_t row);
 
 // y = epilogue(layer(x)).  x: [rows, in] in the layer's precision; y: [rows, y_stride] of epilogue.store.
 inline void run_linear(const cpu::Kernels& kernels, const Linear& layer, cpu::Rows x, std::int64_t rows,

@@ -38,14 +38,14 @@ void check_widths(const Config& config) {
   }
 }
 
-// In int8 mode the fine layers are bf16 where the instruction set has it.
+// In int8 mode some layers are finer: in the instruction set's choice, or fp32 where this CPU lacks that one.
 LayerPrecisions choose_precisions(const cpu::Kernels& kernels, Precision precision) {
   if (!has(kernels, precision)) {
     throw Error(Status::unsupported, std::string("precision: ") + kPrecisionNames[static_cast<int>(precision)] +
                                          " is not available with instruction set " + kernels.isa);
   }
   if (precision != Precision::int8) return {precision, precision};
-  return {precision, has(kernels, Precision::bf16) ? Precision::bf16 : Precision::fp32};
+  return {precision, has(kernels, kernels.fine) ? kernels.fine : Precision::fp32};
 }
 
 void check_scale(const char* field, const float* mean, const float* std, std::size_t n) {
@@ -128,6 +128,10 @@ Preprocessing read_preprocessing(const SafetensorsFile& file) {
 
 Model::Model(const cpu::Kernels& kernels) : memory_(std::make_unique<WeightMemory>(kernels)) {}
 Model::~Model() = default;
+
+cpu::Store Model::storage() const {
+  return precision_ != Precision::fp32 && has(kernels(), Precision::bf16) ? cpu::Store::bf16 : cpu::Store::f32;
+}
 
 std::size_t Model::weight_bytes() const { return memory_->bytes(); }
 

@@ -44,6 +44,7 @@ class Model {
   const Preprocessing& preprocessing() const { return preprocessing_; }
   const ActionScaling& action_scaling() const { return scaling_; }
   std::size_t weight_bytes() const;  // of the packed weights
+  cpu::Store storage() const;        // of queries, keys, values and modulations
 
   const EncoderWeights& encoder() const { return *encoder_; }
   const PredictorWeights& predictor() const { return *predictor_; }

@@ -117,7 +117,7 @@ Rollout::Workspace::Workspace(const Model& model, const RolloutLimits& limits_)
       inner(config.predictor_heads * config.predictor_head_dim),
       block_dim(config.block_dim()),
       precision(model.precision()),
-      storage(precision == Precision::fp32 ? cpu::Store::f32 : cpu::Store::bf16),
+      storage(model.storage()),
       query_stride(padded_stride(inner, element_bytes(storage))),
       query_bytes(query_stride * element_bytes(storage)),
       kv_stride(padded_stride(2 * inner, element_bytes(storage))),
@@ -188,7 +188,7 @@ void Rollout::Workspace::add_positions(Tile& t, const float* latents, std::int64
   const float* at = weights.positions + position * dim;
   float* x = t.x + row * dim;
   if (weights.input) {
-    const cpu::Rows input = rows_from(t.input, weights.input.precision, row);
+    const cpu::Rows input = rows_from(kernels, t.input, weights.input.precision, row);
     convert_rows(kernels, weights.input.precision, latents, stride, n, latent_dim, input);
     cpu::Epilogue epilogue;
     epilogue.residual = at;  // the same row for all
@@ -265,7 +265,7 @@ void Rollout::Workspace::attention(Tile& t, const Pass& pass, std::int64_t layer
   }
   const std::int64_t rows = pass.rows() - first_row;
   if (rows == 0) return;
-  run_linear(kernels, w.query, rows_from(t.normed, precision, first_row), rows, store, t.queries, query_stride);
+  run_linear(kernels, w.query, rows_from(kernels, t.normed, precision, first_row), rows, store, t.queries, query_stride);
   point_at_keys(t, pass, layer, first_row);
   kernels.window_attention(
       {rows, config.predictor_heads, config.predictor_head_dim, storage, t.query_of, t.keys_of, inner, history, t.keys},

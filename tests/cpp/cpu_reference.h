@@ -52,23 +52,20 @@ class Buffer {
   void* data_;
 };
 
-inline std::size_t element_bytes(Precision precision) {
-  return precision == Precision::fp32 ? 4 : precision == Precision::bf16 ? 2 : 1;
-}
-
 // GEMM input rows of a tier and precision, with `extra` elements between rows.
 struct RowsBuffer {
   Precision precision;
+  std::int64_t bytes;  // of an element
   std::int64_t rows, k;
   Buffer data, scale;
   Rows view;
 
   RowsBuffer(const Kernels& tier, Precision p, std::int64_t rows_, std::int64_t k_, std::int64_t extra = 0)
       : precision(p),
+        bytes(tier.gemm[static_cast<int>(p)].row_bytes),
         rows(rows_),
         k(k_),
-        data(static_cast<std::size_t>(rows_ * (tier.gemm[static_cast<int>(p)].padded_k(k_) + extra)) *
-             element_bytes(p)),
+        data(static_cast<std::size_t>(rows_ * (tier.gemm[static_cast<int>(p)].padded_k(k_) + extra) * bytes)),
         scale(static_cast<std::size_t>(rows_) * 4),
         view{data.as<void>(), tier.gemm[static_cast<int>(p)].padded_k(k_) + extra, scale.as<float>()} {}
 
@@ -81,7 +78,8 @@ struct RowsBuffer {
       case Precision::bf16:
         return float_from_bf16(data.as<std::uint16_t>()[at]);
       case Precision::int8:
-        return static_cast<float>(data.as<std::uint8_t>()[at] - kInt8Zero) * view.scale[r];
+        return static_cast<float>(bytes == 2 ? data.as<std::int16_t>()[at] : data.as<std::uint8_t>()[at] - kInt8Zero) *
+               view.scale[r];
     }
     return 0;
   }

@@ -226,7 +226,7 @@ TEST(rows_do_not_depend_on_their_neighbours) {
     for (std::int64_t first = 0; first < problem.m; first += 3) {
       for (std::int64_t count = 1; first + count <= problem.m; count += 5) {
         Rows view = rows.view;
-        view.data = static_cast<char*>(view.data) + first * view.stride * static_cast<std::int64_t>(element_bytes(p));
+        view.data = static_cast<char*>(view.data) + first * view.stride * gemm.row_bytes;
         view.scale += first;
         gemm.run(view, count, weights.matrix, e, part.data(), problem.n);
         CHECK(
