@@ -37,7 +37,7 @@ struct DotBf16 {
   static LEWM_METHOD void store(std::uint32_t* p, I x) { store_i(p, x); }
 };
 
-// Exact: products are at most 127 * 127, and a sum of two fits 16 of the 32 bits.
+// Exact: int16_levels keeps the sum over the whole of k below 2^31.
 struct DotInt8 {
   using Vector = I;
   static constexpr Precision kPrecision = Precision::int8;

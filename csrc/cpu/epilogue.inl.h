@@ -31,7 +31,9 @@ struct ColumnTerms {
   }
   LEWM_METHOD F value(const std::uint32_t* product, float row_scale) const {
     if constexpr (P == Precision::int8) {
-      return fma(mul(to_float(add_i(load_i(product), sum)), set(row_scale)), scale, bias);
+      I total = load_i(product);
+      if constexpr (kProductZero != 0) total = add_i(total, sum);
+      return fma(mul(to_float(total), set(row_scale)), scale, bias);
     } else {
       return add(load(reinterpret_cast<const float*>(product)), bias);
     }

@@ -43,13 +43,16 @@ void pack_bf16(const float* w, const float* bias, std::int64_t n, std::int64_t k
   pack_bias(bias, n, out);
 }
 
-void pack_int8(const float* w, const float* bias, std::int64_t n, std::int64_t k, PackedMatrix* out) {
+// T: int8_t, or int16_t with as many levels as its rows have.
+template <class T>
+void pack_integers(const float* w, const float* bias, std::int64_t n, std::int64_t k, PackedMatrix* out) {
+  const float levels = sizeof(T) == 1 ? kInt8Levels : int16_levels(k);
   for (std::int64_t j = 0; j < padded_n(n); ++j) {
-    out->scale[j] = j < n ? int8_scale(w + j * k, k) : 0.0f;
+    out->scale[j] = j < n ? int8_scale(w + j * k, k, levels) : 0.0f;
     out->sum[j] = 0;
   }
-  pack_columns<std::int8_t>(w, n, k, out, [out](std::int64_t j, float value) {
-    const std::int8_t quantised = quantise(value, out->scale[j]);
+  pack_columns<T>(w, n, k, out, [out](std::int64_t j, float value) {
+    const auto quantised = static_cast<T>(quantise(value, out->scale[j]));
     out->sum[j] += quantised;
     return quantised;
   });
@@ -64,6 +67,13 @@ void convert_bf16(const float* x, std::int64_t x_stride, std::int64_t rows, std:
 }
 void convert_int8(const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t k, Rows out) {
   for (std::int64_t r = 0; r < rows; ++r) write_row(x + r * x_stride, k, Precision::int8, out, r);
+}
+void convert_int16(const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t k, Rows out) {
+  for (std::int64_t r = 0; r < rows; ++r) {
+    out.scale[r] = int8_scale(x + r * x_stride, k, int16_levels(k));
+    auto* row = static_cast<std::int16_t*>(out.data) + r * out.stride;
+    for (std::int64_t i = 0; i < k; ++i) row[i] = static_cast<std::int16_t>(quantise(x[r * x_stride + i], out.scale[r]));
+  }
 }
 
 float activate(float x, Activation activation) {
@@ -111,7 +121,8 @@ void dot_columns(const std::uint16_t* x, const std::uint16_t* w, std::int64_t k,
   for (std::int64_t c = 0; c < kColumns; ++c) product[c] = dot[c];
 }
 
-void dot_columns(const std::uint8_t* x, const std::int8_t* w, std::int64_t k, std::int32_t* product) {
+template <class X, class W>
+void dot_columns(const X* x, const W* w, std::int64_t k, std::int32_t* product) {
   std::int32_t dot[kColumns] = {};
   for (std::int64_t i = 0; i < k; ++i) {
     for (std::int64_t c = 0; c < kColumns; ++c) dot[c] += x[i] * w[i * kColumns + c];
@@ -131,16 +142,16 @@ void run_float(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue&
   }
 }
 
-void run_int8(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& epilogue, void* y,
+template <class X, class W, std::int32_t kZero>
+void run_integers(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& epilogue, void* y,
               std::int64_t y_stride) {
   for (std::int64_t r = 0; r < rows; ++r) {
     for (std::int64_t j = 0; j < w.n; j += kColumns) {
       std::int32_t dot[kColumns];
       float product[kColumns];
-      dot_columns(static_cast<const std::uint8_t*>(x.data) + r * x.stride,
-                  static_cast<const std::int8_t*>(w.data) + j * w.k, w.k, dot);
+      dot_columns(static_cast<const X*>(x.data) + r * x.stride, static_cast<const W*>(w.data) + j * w.k, w.k, dot);
       for (std::int64_t c = 0; c < kColumns; ++c) {
-        product[c] = static_cast<float>(dot[c] - kInt8Zero * w.sum[j + c]) * (x.scale[r] * w.scale[j + c]);
+        product[c] = static_cast<float>(dot[c] - kZero * w.sum[j + c]) * (x.scale[r] * w.scale[j + c]);
       }
       finish_row(product, r, j, w.n - j < kColumns ? w.n - j : kColumns, w, epilogue, y, y_stride);
     }
@@ -152,7 +163,12 @@ void run_int8(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& 
 const Gemm kGemm[kPrecisions] = {
     {sizeof(float), padded_k, padded_n, packed_bytes<float>, pack_f32, convert_f32, run_float<float>},
     {sizeof(std::uint16_t), padded_k, padded_n, packed_bytes<std::uint16_t>, pack_bf16, convert_bf16, run_float<std::uint16_t>},
-    {sizeof(std::uint8_t), padded_k, padded_n, packed_bytes<std::int8_t>, pack_int8, convert_int8, run_int8},
+    {sizeof(std::uint8_t), padded_k, padded_n, packed_bytes<std::int8_t>, pack_integers<std::int8_t>,
+     convert_int8, run_integers<std::uint8_t, std::int8_t, kInt8Zero>},
 };
+
+const Gemm kGemmInt16 = {sizeof(std::int16_t),        padded_k, padded_n,
+                         packed_bytes<std::int16_t>,  pack_integers<std::int16_t>, convert_int16,
+                         run_integers<std::int16_t, std::int16_t, 0>};
 
 }  // namespace lewm::cpu::scalar

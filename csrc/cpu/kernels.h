@@ -18,13 +18,23 @@ namespace lewm::cpu {
 
 // Rows of GEMM input, in the element type of a precision:
 //   fp32: float.   bf16: uint16_t (round to nearest even).
-//   int8: round(x / scale[row]) with scale[row] = max|x| / 127, kept as the tier's dot products want it: a uint8_t with
-//         kInt8Zero added, or (AVX2) an int16_t. The scale is 1 for a row whose max|x| is below kInt8Tiny, and NaN for
-//         a row that holds a NaN or an infinity, so that neither gets lost.
+//   int8: round(x / scale[row]) with scale[row] = max|x| / levels, in the type that the tier's dot products read: a
+//         uint8_t with kInt8Zero added and 127 levels, or (AVX2) an int16_t and int16_levels(k) of them. The scale is 1
+//         for a row whose max|x| is below kInt8Tiny, and NaN for a row that holds a NaN or an infinity, so that neither
+//         gets lost.
 // `stride` is in elements of Gemm::row_bytes and at least padded_k(k); elements k..padded_k(k)-1 of a row are zero
 // (a uint8_t: kInt8Zero).
 constexpr int kInt8Zero = 128;
 constexpr float kInt8Tiny = 1e-30f;
+constexpr float kInt8Levels = 127.0f;
+
+// As many steps on either side of zero as the int32 sum of k products of two such numbers cannot overflow with, between
+// 127 (k up to 133,000) and 4095. Internal linkage: per-ISA files include this.
+[[maybe_unused]] static inline float int16_levels(std::int64_t k) {
+  const float most = __builtin_floorf(__builtin_sqrtf(2147000000.0f / static_cast<float>(k)));
+  return most < kInt8Levels ? kInt8Levels : most > 4095.0f ? 4095.0f : most;
+}
+
 struct Rows {
   void* data = nullptr;
   std::int64_t stride = 0;
@@ -37,7 +47,7 @@ struct PackedMatrix {
   std::int64_t k = 0;
   void* data = nullptr;         // packed_bytes(n, k), 64-byte aligned
   float* bias = nullptr;        // [padded_n], zero where there is none
-  float* scale = nullptr;       // [padded_n], int8 only: weight = scale * int8
+  float* scale = nullptr;       // [padded_n], int8 only: weight = scale * integer, of as many levels as the rows
   std::int32_t* sum = nullptr;  // [padded_n], int8 only: what undoes the rows' kInt8Zero
 };
 
@@ -139,7 +149,7 @@ struct FullAttention {
 
 struct Kernels {
   const char* isa;         // "scalar", "avx2", "avx512", "amx", "neon"
-  Precision fine;          // int8 models: of the layers that 8 bits are too coarse for; the faster of bf16 and fp32
+  Precision fine;          // int8 models: of the layers that 8 bits are too coarse for
   Gemm gemm[kPrecisions];  // all null where the CPU lacks the precision's dot products; Store::bf16 needs gemm[bf16]
   void (*layer_norm)(const LayerNorm& args, Precision precision, Rows out);
   void (*ada_ln)(const AdaLN& args, Precision precision, Rows out);

@@ -30,7 +30,7 @@ const Kernels& avx2_kernels() {
   using namespace avx2;
   static constexpr Kernels kTable = {
       "avx2",
-      Precision::fp32,
+      Precision::int8,
       {make_gemm<DotF32, float>(), make_gemm<DotBf16, std::uint16_t>(), make_gemm<DotInt8, Int8Weight>()},
       layer_norm,
       ada_ln,

@@ -14,9 +14,12 @@ namespace lewm::cpu::scalar {
 
 extern const Gemm kGemm[kPrecisions];
 
-// max|x| / 127; 1 for a row of (nearly) zeros, NaN where an element is NaN or infinite, so that neither gets lost.
-float int8_scale(const float* x, std::int64_t count);
-std::int8_t quantise(float value, float scale);
+// int8 as AVX2 computes it, with int16_t rows and weights of int16_levels(k): what that tier's tests compare with.
+extern const Gemm kGemmInt16;
+
+// max|x| / levels; 1 for a row of (nearly) zeros, NaN where an element is NaN or infinite, so that neither gets lost.
+float int8_scale(const float* x, std::int64_t count, float levels);
+std::int32_t quantise(float value, float scale);
 
 // Writes row r of `out`, k elements of x, in the element type of `precision` (padded_k(k) == k here).
 void write_row(const float* x, std::int64_t k, Precision precision, Rows out, std::int64_t r);

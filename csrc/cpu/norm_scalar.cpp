@@ -22,19 +22,19 @@ void normalise(float* y, std::int64_t d, float eps) {
 
 }  // namespace
 
-float int8_scale(const float* x, std::int64_t count) {
+float int8_scale(const float* x, std::int64_t count, float levels) {
   float largest = 0;
   for (std::int64_t i = 0; i < count; ++i) {
     if (!std::isfinite(x[i])) return std::numeric_limits<float>::quiet_NaN();
     largest = std::fmax(largest, std::fabs(x[i]));
   }
-  return largest < kInt8Tiny ? 1.0f : largest / 127.0f;
+  return largest < kInt8Tiny ? 1.0f : largest / levels;
 }
 
-std::int8_t quantise(float value, float scale) {
+std::int32_t quantise(float value, float scale) {
   const float steps = value * (1.0f / scale);
-  if (!(steps >= -127.5f && steps <= 127.5f)) return 0;  // NaN: the scale carries it
-  return static_cast<std::int8_t>(std::nearbyint(steps));
+  if (!(steps > -32768.0f && steps < 32768.0f)) return 0;  // NaN: the scale carries it
+  return static_cast<std::int32_t>(std::nearbyint(steps));
 }
 
 void write_row(const float* x, std::int64_t k, Precision precision, Rows out, std::int64_t r) {
@@ -51,7 +51,7 @@ void write_row(const float* x, std::int64_t k, Precision precision, Rows out, st
     }
     case Precision::int8: {
       std::uint8_t* row = static_cast<std::uint8_t*>(out.data) + r * out.stride;
-      out.scale[r] = int8_scale(x, k);
+      out.scale[r] = int8_scale(x, k, kInt8Levels);
       for (std::int64_t i = 0; i < k; ++i) {
         row[i] = static_cast<std::uint8_t>(quantise(x[i], out.scale[r]) + kInt8Zero);
       }

@@ -30,7 +30,9 @@ static std::size_t packed_bytes(std::int64_t n, std::int64_t k) {
 
 LEWM_INLINE void encode(float value, float, float* out) { *out = value; }
 LEWM_INLINE void encode(float value, float, std::uint16_t* out) { *out = bf16_from_float(value); }
-LEWM_INLINE void encode(float value, float scale, Int8Weight* out) { *out = scalar::quantise(value, scale); }
+LEWM_INLINE void encode(float value, float scale, Int8Weight* out) {
+  *out = static_cast<Int8Weight>(scalar::quantise(value, scale));
+}
 
 // Rows are encoded a stretch at a time, one after the other, and then go into the panel word by word: the first loop is
 // vectorised, and the panel is written from front to back.
@@ -45,7 +47,7 @@ static void pack(const float* w, const float* bias, std::int64_t n, std::int64_t
     float scale[kTileColumns];
     std::int32_t total[kTileColumns] = {};
     for (std::int64_t c = 0; c < kTileColumns; ++c) {
-      scale[c] = P == Precision::int8 && first + c < n ? scalar::int8_scale(w + (first + c) * k, k) : 0.0f;
+      scale[c] = P == Precision::int8 && first + c < n ? scalar::int8_scale(w + (first + c) * k, k, int8_levels(k)) : 0.0f;
     }
     for (std::int64_t begin = 0; begin < depth; begin += kStretch) {
       const std::int64_t length = depth - begin < kStretch ? depth - begin : kStretch;

@@ -21,8 +21,8 @@ LEWM_INLINE std::int64_t padded_k(std::int64_t k) {
   return (k + kElements - 1) / kElements * kElements;
 }
 
-// max|x| / 127 of a row, with the exceptions that kernels.h names.
-LEWM_INLINE float int8_scale(const float* x, std::int64_t k) {
+// max|x| / levels of a row, with the exceptions that kernels.h names.
+LEWM_INLINE float int8_scale(const float* x, std::int64_t k, float levels) {
   I bits = zero_i();
   std::int64_t i = 0;
   for (; i + kLanes <= k; i += kLanes) bits = max_i(bits, magnitude_bits(load(x + i)));
@@ -31,17 +31,18 @@ LEWM_INLINE float int8_scale(const float* x, std::int64_t k) {
   constexpr std::int32_t kInfinity = 0x7f800000, kQuietNaN = 0x7fc00000;
   float value;
   __builtin_memcpy(&value, top >= kInfinity ? &kQuietNaN : &top, sizeof value);
-  return value < kInt8Tiny ? 1.0f : value * (1.0f / 127.0f);
+  return value < kInt8Tiny ? 1.0f : value * (1.0f / levels);
 }
 
 LEWM_INLINE void write_row_int8(const float* x, std::int64_t k, Int8Row* row, float* scale) {
-  *scale = int8_scale(x, k);
+  const std::int64_t padded = padded_k<Precision::int8>(k);
+  *scale = int8_scale(x, k, int8_levels(k));
   const F inverse = set(1.0f / *scale);
   // Adding 1.5 * 2^23 rounds to an integer (to nearest even) and leaves it in the low bits.
   const F shift = set(12582912.0f + kRowZero);
   std::int64_t i = 0;
   for (; i + kLanes <= k; i += kLanes) store_low_bits(row + i, fma(load(x + i), inverse, shift));
-  for (; i < padded_k<Precision::int8>(k); i += kLanes) {
+  for (; i < padded; i += kLanes) {
     store_low_bits(row + i, fma(load_n(x + i, k - i), inverse, shift));
   }
 }

@@ -18,9 +18,10 @@ using I = __m256i;  // kLanes 32-bit integers
 constexpr int kLanes = 8;
 constexpr int kTileVectors = 2;          // of a GEMM register tile; its rows are the Dot types'
 // int8: vpmaddwd multiplies 16 pairs of int16 and adds neighbours exactly, where vpmaddubsw would saturate. Rows and
-// weights are kept as int16, so that no instruction of the inner loop widens them.
+// weights are kept as int16, so that no instruction of the inner loop widens them, and then finer steps cost nothing.
 using Int8Row = std::int16_t;
 using Int8Weight = std::int16_t;
+LEWM_INLINE float int8_levels(std::int64_t k) { return int16_levels(k); }
 constexpr int kRowZero = 0;      // what stands for zero in a row
 constexpr int kProductZero = 0;  // what the dot product takes a row's zero for
 
@@ -63,11 +64,11 @@ LEWM_INLINE float largest(F x) {
 
 LEWM_INLINE F load(const float* p) { return _mm256_loadu_ps(p); }
 LEWM_INLINE void store(float* p, F x) { _mm256_storeu_ps(p, x); }
-// Lane i: the sum of v[i].
+// Lane i: the sum of v[i]. Halves of four vectors at a time, transposed and added.
 LEWM_INLINE F sums(const F (&v)[kLanes]) {
-  float each[kLanes];
-  for (int i = 0; i < kLanes; ++i) each[i] = sum(v[i]);
-  return load(each);
+  const F low = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+  const F high = _mm256_hadd_ps(_mm256_hadd_ps(v[4], v[5]), _mm256_hadd_ps(v[6], v[7]));
+  return add(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31));
 }
 // The first n lanes (none if n <= 0); the others read as zero and are not written.
 LEWM_INLINE F load_n(const float* p, std::int64_t n) { return _mm256_maskload_ps(p, first_lanes(n)); }

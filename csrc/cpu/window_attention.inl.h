@@ -35,6 +35,14 @@ LEWM_INLINE F products(Row query, Row key, std::int64_t base, std::int64_t head_
   return total;
 }
 
+// Asks for elements [first, first + n) of a row.
+template <class Row>
+LEWM_INLINE void fetch(const void* row, std::int64_t first, std::int64_t n) {
+  constexpr std::int64_t kLineElements = 64 / sizeof(typename Row::Element);
+  const typename Row::Element* p = Row(row).p + first;
+  for (std::int64_t i = 0; i < n; i += kLineElements) __builtin_prefetch(p + i);
+}
+
 template <Precision P, class Row>
 static void window_attention_as(const WindowAttention& args, Rows out) {
   alignas(64) float result[kMaxWidth];
@@ -43,10 +51,14 @@ static void window_attention_as(const WindowAttention& args, Rows out) {
     const Row query(args.query[r]);
     const void* const* key = args.key + r * args.max_keys;
     const std::int64_t keys = args.keys[r];
+    // The next row's keys and values were written a step ago or in another layer's time: they are far away.
+    const void* const* later = key + (r + 1 < args.rows ? args.max_keys : 0);
+    const std::int64_t later_keys = r + 1 < args.rows ? args.keys[r + 1] : 0;
     for (std::int64_t first = 0; first < args.heads; first += kLanes) {
       const std::int64_t heads = args.heads - first < kLanes ? args.heads - first : kLanes;
       for (std::int64_t j = 0; j < keys; ++j) {
         const Row k(key[j]);
+        if (j < later_keys) fetch<Row>(later[j], first * args.head_dim, heads * args.head_dim);
         F dots[kLanes];
         for (std::int64_t h = 0; h < kLanes; ++h) {
           dots[h] = h < heads ? products(query, k, (first + h) * args.head_dim, args.head_dim) : zero();
@@ -54,6 +66,9 @@ static void window_attention_as(const WindowAttention& args, Rows out) {
         store(score + j * kLanes, sums(dots));
       }
       softmax_heads(score, keys);
+      for (std::int64_t j = 0; j < later_keys; ++j) {
+        fetch<Row>(later[j], args.value_offset + first * args.head_dim, heads * args.head_dim);
+      }
       for (std::int64_t h = 0; h < heads; ++h) {
         const std::int64_t base = (first + h) * args.head_dim;
         for_vectors(

@@ -37,7 +37,7 @@ struct TileScratch {
   cpu::Rows normed;          // [dim]
   cpu::Rows attended;        // [inner]
   cpu::Rows hidden;          // [mlp_dim]
-  float* staging = nullptr;  // [kStagingRows, mlp_dim], int8 only
+  float* staging = nullptr;  // [kStagingRows, max(dim, mlp_dim)], int8 only
   void* queries = nullptr;   // [query_stride] of `storage`
   // Keys, then values of candidates' tokens. Before the window slides: [depth, history, kTile, kv_stride], kept from
   // step to step. After: [kRows, kv_stride], of one layer at a time.
@@ -140,7 +140,7 @@ void Rollout::Workspace::lay_out(Arena& a) {
     t.normed = take_rows(a, kernels, precision, kRows, dim);
     t.attended = take_rows(a, kernels, precision, kRows, inner);
     t.hidden = take_rows(a, kernels, precision, kRows, config.predictor_mlp_dim);
-    if (precision == Precision::int8) t.staging = take_staging(a, config.predictor_mlp_dim);
+    if (precision == Precision::int8) t.staging = take_staging(a, std::max(dim, config.predictor_mlp_dim));
     t.queries = a.take<std::byte>(kRows * query_bytes);
     t.kv = a.take<std::byte>(std::max(depth * history * kTile, kRows) * kv_bytes);
     t.modulation_of = a.take<const void*>(kRows);
@@ -175,7 +175,7 @@ void Rollout::Workspace::encode_blocks(Tile& t, const float* blocks, std::int64_
   run_linear_to_rows(kernels, weights.action_in, t.block, n, cpu::Activation::silu, weights.action_out.precision,
                      nullptr, t.action);
   run_linear_to_rows(kernels, weights.action_out, t.action, n, cpu::Activation::silu, weights.modulation.precision,
-                     nullptr, t.condition);
+                     t.staging, t.condition);
   cpu::Epilogue store;
   store.store = storage;
   run_linear(kernels, weights.modulation, t.condition, n, store, modulations, modulation_stride);

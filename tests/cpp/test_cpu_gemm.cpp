@@ -2,6 +2,7 @@
 // of kernels.h (padding, NaN, rows that do not depend on their neighbours).
 #include <limits>
 
+#include "cpu/kernels_scalar.h"
 #include "cpu_reference.h"
 
 using namespace lewm;
@@ -90,9 +91,19 @@ double tolerance(Precision p, Store store) {
   return store == Store::bf16 ? own + kBf16Step : own;
 }
 
+// The scalar table, with integers as wide as the tier's.
+const Kernels& reference(const Kernels& tier, Precision p) {
+  static const Kernels wide = [] {
+    Kernels table = kernels(Isa::scalar);
+    table.gemm[static_cast<int>(Precision::int8)] = scalar::kGemmInt16;
+    return table;
+  }();
+  return p == Precision::int8 && tier.gemm[static_cast<int>(p)].row_bytes == 2 ? wide : kernels(Isa::scalar);
+}
+
 void compare(const Kernels& tier, Precision p, const Problem& problem, const Options& o) {
   Buffer got = problem.run(tier, p, o);
-  Buffer want = problem.run(kernels(Isa::scalar), p, o);
+  Buffer want = problem.run(reference(tier, p), p, o);
   double worst = 0;
   for (std::int64_t r = 0; r < problem.m; ++r) {
     for (std::int64_t j = 0; j < problem.n; ++j) {
@@ -144,7 +155,7 @@ TEST(scalar_fp32_equals_double_precision) {
   }
 }
 
-// bf16 rounds to 8 bits, int8 to about 7 of the largest: their results stay near the fp32 ones.
+// bf16 rounds to 8 bits, int8 to about 7 of the largest, or 11 where it is kept in int16: results stay near fp32's.
 TEST(low_precision_stays_near_fp32) {
   const Problem problem(9, 40, 192, 2);
   for_tiers([&](const Kernels& tier, Precision p) {
@@ -158,7 +169,8 @@ TEST(low_precision_stays_near_fp32) {
         reference += std::pow(want.as<float>()[at], 2);
       }
     }
-    const double limit = p == Precision::fp32 ? 1e-6 : p == Precision::bf16 ? 4e-3 : 1.5e-2;
+    const double int8_limit = tier.gemm[static_cast<int>(p)].row_bytes == 2 ? 1e-3 : 1.5e-2;
+    const double limit = p == Precision::fp32 ? 1e-6 : p == Precision::bf16 ? 4e-3 : int8_limit;
     CHECK(std::sqrt(squares / reference) < limit);
   });
 }
@@ -234,6 +246,24 @@ TEST(rows_do_not_depend_on_their_neighbours) {
       }
     }
   });
+}
+
+// The sum over k of the largest possible products fits an int32, as the levels promise.
+TEST(the_largest_integers_do_not_overflow) {
+  for (std::int64_t k : {1, 192, 1024, 2048, 8192, 65536}) {
+    const std::vector<float> x(static_cast<std::size_t>(k), 3.0f), w(static_cast<std::size_t>(2 * k), -0.5f);
+    for_tiers([&](const Kernels& tier, Precision p) {
+      const Gemm& gemm = tier.gemm[static_cast<int>(p)];
+      if (p != Precision::int8) return;
+      Weights weights(gemm, w, nullptr, 2, k);
+      RowsBuffer rows(tier, p, 1, k);
+      gemm.convert(x.data(), k, 1, k, rows.view);
+      float y[2] = {};
+      gemm.run(rows.view, 1, weights.matrix, {}, y, 2);
+      const double want = -1.5 * static_cast<double>(k);
+      for (const float value : y) CHECK_NEAR(value / want, 1.0, 1e-5);
+    });
+  }
 }
 
 TEST(no_rows_write_nothing) {
