@@ -211,6 +211,7 @@ Isa active_isa() {
 }
 
 Precision auto_precision(Isa isa) {
+  if (isa == Isa::avx2) return Precision::int8;                // in 16-bit integers: 1.5 times fp32's speed
   const bool has_dot = isa == Isa::avx512 || isa == Isa::amx;  // elsewhere bf16 is widened and multiplied as fp32
   return has_dot && kernels(isa).gemm[static_cast<int>(Precision::bf16)].run ? Precision::bf16 : Precision::fp32;
 }

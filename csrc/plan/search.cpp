@@ -14,8 +14,8 @@
 namespace lewm {
 namespace {
 
-// A duration predicted from the last ones: the second longest of the last eight, so that a single hiccup of the machine
-// changes nothing and a lasting change is followed.
+// A duration predicted from the last ones: the second longest of the last 32, so that a single hiccup of the machine
+// changes nothing, a lasting change is followed, and what another process takes from a core now and then is expected.
 class Prediction {
  public:
   double seconds() const { return seconds_; }
@@ -38,7 +38,7 @@ class Prediction {
   }
 
  private:
-  static constexpr int kRecent = 8;
+  static constexpr int kRecent = 32;
   static constexpr double kRelaxation = 0.7;
   double recent_[kRecent] = {};
   int count_ = 0;

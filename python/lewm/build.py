@@ -43,8 +43,8 @@ def build_info() -> dict[str, Any]:
 def choose_precision(precision: str, isa: str = "") -> tuple[str, str]:
     """The precision that a request means for an instruction set ("": the active one), and why.
 
-    "auto" is the core's choice, in C too: bf16 where the CPU has bf16 dot products, else fp32. int8 is used on
-    request only.
+    "auto" is the core's choice, in C too: bf16 where the CPU has bf16 dot products; int8 with AVX2, which computes
+    it in 16-bit integers; else fp32. 8 bits are used on request only.
 
     Raises:
         ValueError: no such precision.
@@ -59,6 +59,8 @@ def choose_precision(precision: str, isa: str = "") -> tuple[str, str]:
     chosen = _core.auto_precision(isa)
     if chosen == "bf16":
         return chosen, f"{isa} has bf16 dot products here, and bf16 keeps latents within cosine 0.999 of fp32"
+    if chosen == "int8":
+        return chosen, f"{isa} computes int8 in 16-bit integers: 10 to 12 bits, finer than bf16, faster than fp32"
     return chosen, f"{isa} has no bf16 dot products here"
 
 

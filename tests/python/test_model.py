@@ -217,12 +217,13 @@ def test_loading_with_other_settings_is_refused(
         lewm.load(tmp_path / "model.safetensors", **arguments)
 
 
-def test_auto_is_bf16_where_the_cpu_has_it() -> None:
+def test_auto_is_the_fastest_precision_that_keeps_latents() -> None:
     checkpoint = Checkpoint(CONFIG, synthetic.state(CONFIG))
     for isa in _core.isas_available():
         chosen = lewm.Model.from_checkpoint(checkpoint, "auto", isa=isa)
         assert chosen.isa == isa
-        assert chosen.precision == ("bf16" if isa in ("avx512", "amx") else "fp32")
+        expected = {"avx2": "int8", "avx512": "bf16", "amx": "bf16"}.get(isa, "fp32")
+        assert chosen.precision == (expected if expected in _core.precisions(isa) else "fp32")
 
 
 def test_files_and_folders_load_the_same_model(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lewm import _core
+from lewm.build import choose_precision
 from lewm.checkpoint.contents import Checkpoint
 from lewm.config import LeWMConfig
 from lewm.errors import Error
@@ -62,7 +63,8 @@ class Network:
 
     Args:
         checkpoint: its tensors and sizes.
-        precision: "fp32"; "bf16" and "int8" run under bfloat16 autocast.
+        precision: "fp32"; "bf16" and "int8" run under bfloat16 autocast, but for "int8" on a CPU whose "auto" is int8:
+            there the core's int8 is as good as fp32, and torch has no fast bfloat16.
         device: a torch device; None: the first accelerator that torch has, else the CPU.
 
     Raises:
@@ -75,7 +77,8 @@ class Network:
             self.model = LeWM.from_checkpoint(checkpoint).to(self.device)
         except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
             raise Error(f"device: torch cannot use {device!r} here: {error}") from None
-        self._autocast = precision != "fp32"
+        cpu_int8 = self.device.type == "cpu" and choose_precision("auto")[0] == "int8"
+        self._autocast = precision == "bf16" or (precision == "int8" and not cpu_int8)
 
     @property
     def config(self) -> LeWMConfig:
