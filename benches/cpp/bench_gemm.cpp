@@ -32,8 +32,9 @@ double seconds() {
 #if defined(__x86_64__)
 
 #define REPEAT_12(op) op("0") op("1") op("2") op("3") op("4") op("5") op("6") op("7") op("8") op("9") op("10") op("11")
-#define VECTOR_CLOBBERS \
-  "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14"
+#define VECTOR_CLOBBERS                                                                                               \
+  "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", \
+      "xmm14"
 #define FMA_YMM(r) "vfmadd231ps %%ymm12, %%ymm13, %%ymm" r "\n"
 // int8 of the AVX2 tier: products of int16 pairs, and the additions that no instruction does along with them.
 #define INT16_YMM(r) "vpmaddwd %%ymm12, %%ymm13, %%ymm14\n vpaddd %%ymm13, %%ymm" r ", %%ymm" r "\n"

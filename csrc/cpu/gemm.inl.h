@@ -76,13 +76,6 @@ class RegisterBlocks {
   Multiply multiply_;
 };
 
-// Asks for share `part` of `parts` of the bytes at p, cache line by cache line, to come to the second-level cache.
-LEWM_INLINE void fetch_share(const char* p, std::int64_t bytes, std::int64_t part, std::int64_t parts) {
-  constexpr std::int64_t kLine = 64;
-  const std::int64_t lines = bytes / kLine;
-  for (std::int64_t i = lines * part / parts; i < lines * (part + 1) / parts; ++i) __builtin_prefetch(p + i * kLine, 0, 2);
-}
-
 template <class Dot>
 static void run(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& epilogue, void* y,
                 std::int64_t y_stride) {
@@ -100,11 +93,8 @@ static void run(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue
   for (std::int64_t column = 0; column < w.n; column += kTileColumns) {
     const char* panel = static_cast<const char*>(w.data) + column * words * 4;
     const std::int64_t columns = w.n - column < kTileColumns ? w.n - column : kTileColumns;
-    // The weights of a model do not fit into the caches: while this panel's rows pass, the next one is fetched.
-    const char* next = panel + (column + kTileColumns < w.n ? kTileColumns * words * 4 : 0);
     std::int64_t row = 0;
     for (std::int64_t t = 0; t < tiles; ++t) {
-      if (next != panel) fetch_share(next, kTileColumns * words * 4, t, tiles);
       const std::int64_t count = t < taller ? height + 1 : height;
       const char* a = static_cast<const char*>(x.data) + row * stride;
       (t < taller ? multiply_tall : multiply_rest)(a, stride, panel, words, tile, kTileColumns);

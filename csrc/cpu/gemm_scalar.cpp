@@ -72,7 +72,8 @@ void convert_int16(const float* x, std::int64_t x_stride, std::int64_t rows, std
   for (std::int64_t r = 0; r < rows; ++r) {
     out.scale[r] = int8_scale(x + r * x_stride, k, int16_levels(k));
     auto* row = static_cast<std::int16_t*>(out.data) + r * out.stride;
-    for (std::int64_t i = 0; i < k; ++i) row[i] = static_cast<std::int16_t>(quantise(x[r * x_stride + i], out.scale[r]));
+    for (std::int64_t i = 0; i < k; ++i)
+      row[i] = static_cast<std::int16_t>(quantise(x[r * x_stride + i], out.scale[r]));
   }
 }
 
@@ -144,7 +145,7 @@ void run_float(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue&
 
 template <class X, class W, std::int32_t kZero>
 void run_integers(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& epilogue, void* y,
-              std::int64_t y_stride) {
+                  std::int64_t y_stride) {
   for (std::int64_t r = 0; r < rows; ++r) {
     for (std::int64_t j = 0; j < w.n; j += kColumns) {
       std::int32_t dot[kColumns];
@@ -162,13 +163,18 @@ void run_integers(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilog
 
 const Gemm kGemm[kPrecisions] = {
     {sizeof(float), padded_k, padded_n, packed_bytes<float>, pack_f32, convert_f32, run_float<float>},
-    {sizeof(std::uint16_t), padded_k, padded_n, packed_bytes<std::uint16_t>, pack_bf16, convert_bf16, run_float<std::uint16_t>},
-    {sizeof(std::uint8_t), padded_k, padded_n, packed_bytes<std::int8_t>, pack_integers<std::int8_t>,
-     convert_int8, run_integers<std::uint8_t, std::int8_t, kInt8Zero>},
+    {sizeof(std::uint16_t), padded_k, padded_n, packed_bytes<std::uint16_t>, pack_bf16, convert_bf16,
+     run_float<std::uint16_t>},
+    {sizeof(std::uint8_t), padded_k, padded_n, packed_bytes<std::int8_t>, pack_integers<std::int8_t>, convert_int8,
+     run_integers<std::uint8_t, std::int8_t, kInt8Zero>},
 };
 
-const Gemm kGemmInt16 = {sizeof(std::int16_t),        padded_k, padded_n,
-                         packed_bytes<std::int16_t>,  pack_integers<std::int16_t>, convert_int16,
+const Gemm kGemmInt16 = {sizeof(std::int16_t),
+                         padded_k,
+                         padded_n,
+                         packed_bytes<std::int16_t>,
+                         pack_integers<std::int16_t>,
+                         convert_int16,
                          run_integers<std::int16_t, std::int16_t, 0>};
 
 }  // namespace lewm::cpu::scalar

@@ -20,8 +20,8 @@ const Kernels& kernels(Isa isa);
 Isa active_isa();
 
 // What precision "auto" means with an available instruction set, in C, C++ and Python: the fastest whose predicted
-// latents keep a cosine of 0.999 to fp32 without calibration. That is bf16 where the CPU has bf16 dot products, int8 with
-// AVX2, which computes it in 16-bit integers that hold 10 to 12 bits, else fp32.
+// latents keep a cosine of 0.999 to fp32 without calibration. That is bf16 where the CPU has bf16 dot products, int8
+// with AVX2, which computes it in 16-bit integers that hold 10 to 12 bits, else fp32.
 Precision auto_precision(Isa isa);
 
 }  // namespace lewm::cpu

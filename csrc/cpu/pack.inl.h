@@ -1,7 +1,7 @@
 // Weights -> panels, for gemm.inl.h and the tile kernels. Include after rows.inl.h.
 //
-// A panel is [words, kTileColumns] 32-bit words: one float, two bf16 or two or four int8 of consecutive k. Packing happens
-// once per model, so it is plain code.
+// A panel is [words, kTileColumns] 32-bit words: one float, two bf16 or two or four int8 of consecutive k. Packing
+// happens once per model, so it is plain code.
 #pragma once
 
 #include "cpu/kernels_scalar.h"
@@ -47,7 +47,8 @@ static void pack(const float* w, const float* bias, std::int64_t n, std::int64_t
     float scale[kTileColumns];
     std::int32_t total[kTileColumns] = {};
     for (std::int64_t c = 0; c < kTileColumns; ++c) {
-      scale[c] = P == Precision::int8 && first + c < n ? scalar::int8_scale(w + (first + c) * k, k, int8_levels(k)) : 0.0f;
+      scale[c] =
+          P == Precision::int8 && first + c < n ? scalar::int8_scale(w + (first + c) * k, k, int8_levels(k)) : 0.0f;
     }
     for (std::int64_t begin = 0; begin < depth; begin += kStretch) {
       const std::int64_t length = depth - begin < kStretch ? depth - begin : kStretch;

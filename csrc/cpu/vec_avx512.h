@@ -23,11 +23,11 @@ using F = __m512;   // kLanes floats
 using I = __m512i;  // kLanes 32-bit integers
 constexpr int kLanes = 16;
 
-constexpr int kTileVectors = 2;          // of a GEMM register tile; its rows are the Dot types'
-using Int8Row = std::uint8_t;  // unsigned, weights signed: what the int8 dot products want
+constexpr int kTileVectors = 2;  // of a GEMM register tile; its rows are the Dot types'
+using Int8Row = std::uint8_t;    // unsigned, weights signed: what the int8 dot products want
 using Int8Weight = std::int8_t;
 LEWM_INLINE float int8_levels(std::int64_t) { return kInt8Levels; }
-constexpr int kRowZero = kInt8Zero;  // what stands for zero in a row
+constexpr int kRowZero = kInt8Zero;      // what stands for zero in a row
 constexpr int kProductZero = kInt8Zero;  // what the dot product takes a row's zero for
 
 LEWM_INLINE __mmask16 first_lanes(std::int64_t n) {

@@ -17,11 +17,11 @@ using F = float32x4_t;  // kLanes floats
 using I = int32x4_t;    // kLanes 32-bit integers
 constexpr int kLanes = 4;
 constexpr int kTileVectors = 2;  // of a GEMM register tile; its rows are the Dot types'
-using Int8Row = std::uint8_t;  // unsigned, weights signed: what the int8 dot products want
+using Int8Row = std::uint8_t;    // unsigned, weights signed: what the int8 dot products want
 using Int8Weight = std::int8_t;
 LEWM_INLINE float int8_levels(std::int64_t) { return kInt8Levels; }
 constexpr int kRowZero = kInt8Zero;  // what stands for zero in a row
-constexpr int kProductZero = 0;     // int8 dot products take the input's zero point out themselves
+constexpr int kProductZero = 0;      // int8 dot products take the input's zero point out themselves
 
 LEWM_INLINE F zero() { return vdupq_n_f32(0.0f); }
 LEWM_INLINE F set(float x) { return vdupq_n_f32(x); }

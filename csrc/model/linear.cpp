@@ -82,7 +82,8 @@ cpu::Rows take_rows(Arena& arena, const cpu::Kernels& kernels, Precision precisi
 }
 
 cpu::Rows rows_from(const cpu::Kernels& kernels, cpu::Rows rows, Precision precision, std::int64_t row) {
-  rows.data = static_cast<std::byte*>(rows.data) + row * rows.stride * kernels.gemm[static_cast<int>(precision)].row_bytes;
+  rows.data =
+      static_cast<std::byte*>(rows.data) + row * rows.stride * kernels.gemm[static_cast<int>(precision)].row_bytes;
   if (rows.scale) rows.scale += row;
   return rows;
 }

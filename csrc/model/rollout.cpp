@@ -265,7 +265,8 @@ void Rollout::Workspace::attention(Tile& t, const Pass& pass, std::int64_t layer
   }
   const std::int64_t rows = pass.rows() - first_row;
   if (rows == 0) return;
-  run_linear(kernels, w.query, rows_from(kernels, t.normed, precision, first_row), rows, store, t.queries, query_stride);
+  run_linear(kernels, w.query, rows_from(kernels, t.normed, precision, first_row), rows, store, t.queries,
+             query_stride);
   point_at_keys(t, pass, layer, first_row);
   kernels.window_attention(
       {rows, config.predictor_heads, config.predictor_head_dim, storage, t.query_of, t.keys_of, inner, history, t.keys},
