@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "cpu/kernels.h"
+
 #ifndef LEWM_SIMD
 #define LEWM_SIMD neon  // the namespace; kernels_neon_dot.cpp has these functions in one of its own
 #endif
