@@ -31,6 +31,7 @@ sys.path[:0] = [str(ROOT / "tests" / "python"), str(ROOT / "benches")]
 import gpu_roofline  # noqa: E402
 import lewm  # noqa: E402
 import synthetic  # noqa: E402
+from lewm.checkpoint import Checkpoint  # noqa: E402
 
 SECONDS = 440.0  # of the whole run, after which nothing new is begun
 TOOLS = ("memcheck", "racecheck", "synccheck")
@@ -164,18 +165,21 @@ def ceilings(device: str, size: int) -> dict[str, float]:
 
 
 def kernels_of(call: Callable[[], Any]) -> dict[str, dict[str, float]]:
-    """Every kernel of a call: launches, and microseconds of all of them."""
+    """Every kernel of a call: launches, and microseconds of all of them. In a rehearsal: torch's operators."""
+    import torch
     from torch.profiler import ProfilerActivity, profile
 
+    there = torch.cuda.is_available()
     synchronise()
-    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+    with profile(activities=[ProfilerActivity.CUDA if there else ProfilerActivity.CPU]) as profiled:
         call()
         synchronise()
-    found = {}
-    for event in profiled.key_averages():
-        spent = float(getattr(event, "self_device_time_total", 0.0))
-        if spent:
-            found[event.key] = {"launches": float(event.count), "microseconds": spent}
+    spent = "self_device_time_total" if there else "self_cpu_time_total"
+    found = {
+        event.key: {"launches": float(event.count), "microseconds": float(getattr(event, spent))}
+        for event in profiled.key_averages()
+        if getattr(event, spent)
+    }
     return dict(sorted(found.items(), key=lambda item: -item[1]["microseconds"]))
 
 
@@ -189,10 +193,7 @@ def measure(sizes: dict[str, Any], device: str, budget: Budget) -> dict[str, Any
     seconds: dict[str, float] = {}
     failures: dict[str, str] = {"published": missing} if missing else {}
     kernels: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.safetensors"
-        lewm.save(synthetic.state(config), path, config=config)
-        model = lewm.load(path, device=device)
+    model = lewm.Model.from_checkpoint(Checkpoint(config, synthetic.state(config)), device=device)
     frames, batches = sizes["frames"], sizes["batches"]
     sections: list[tuple[str, int, Callable[[], dict[str, Callable[[], Any]]]]] = [
         (
