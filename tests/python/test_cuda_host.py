@@ -222,7 +222,8 @@ import contextlib, sys
 import numpy as np, host_gpu
 host_gpu.install()
 import torch, lewm
-from lewm.nn import sigreg as module, sigreg_cuda
+from lewm.nn import sigreg_cuda
+module = sys.modules["lewm.nn.sigreg"]  # not the function of that name
 assert sigreg_cuda.available()
 # CPU tensors stand in for CUDA ones: their memory is what the kernels get, and the CPU's operators are the CUDA ones.
 torch.cuda.device_of = lambda tensor: contextlib.nullcontext()
