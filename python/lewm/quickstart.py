@@ -58,8 +58,8 @@ class Settings:
     planner: Mapping[str, Any] = field(
         default_factory=lambda: {
             "method": "cem",
-            "samples": 300,
-            "elites": 30,
+            "samples": 128,
+            "elites": 16,
             "iterations": 10,
             "horizon": 5,
         }
@@ -71,10 +71,9 @@ class Settings:
 
 
 _BY_ENVIRONMENT: dict[str, dict[str, Any]] = {
-    "lewm/TwoRoom-v0": {},
+    "lewm/TwoRoom-v0": {"train": {"steps": 800}},
     "lewm/Reacher-v0": {
-        "episodes": 1500,
-        "train": {"steps": 4000},
+        "train": {"steps": 2200},
         "replan_every": 1,
         "context": 3,
     },
