@@ -71,7 +71,7 @@ class Settings:
 
 
 _BY_ENVIRONMENT: dict[str, dict[str, Any]] = {
-    "lewm/TwoRoom-v0": {"train": {"steps": 800}},
+    "lewm/TwoRoom-v0": {"train": {"steps": 1000}},
     "lewm/Reacher-v0": {
         "train": {"steps": 2200},
         "replan_every": 1,

@@ -78,7 +78,7 @@ void check_batches(int steps, int batch, int dim, int num_proj) {
     for (int i = 0; i < dim; ++i) square += std::pow(static_cast<double>(directions[size(i * num_proj + m)]), 2);
     for (int i = 0; i < dim; ++i) directions[size(i * num_proj + m)] /= static_cast<float>(std::sqrt(square));
   }
-  SigregArguments a{z.data(), directions.data(), steps, batch, dim, num_proj, kKnots, 3.0, nullptr};
+  SigregArguments a{0, z.data(), directions.data(), steps, batch, dim, num_proj, kKnots, 3.0, nullptr};
   const Table& table = *lewm_cuda_table();
   Floats workspace(size(table.sigreg_workspace(&a)), NAN), gradient(z.size(), NAN), expected(z.size());
   a.workspace = workspace.data();
