@@ -180,11 +180,11 @@ void launch_statistic(const Statistic& args, cudaStream_t stream) {
 }
 
 void launch_projection_gradient(const ProjectionGradient& args, cudaStream_t stream) {
-  // As many threads as find room for their coefficients in 48 KiB: 256 up to 24 knots.
+  // As many threads as find room for their coefficients in 48 KiB: 256 up to 24 knots, one warp up to 192.
   constexpr std::size_t kSharedBytes = 48 * 1024;
   const std::size_t bytes_per_thread = static_cast<std::size_t>(args.knots.count) * 2 * sizeof(float);
   int threads = kThreads;
-  while (threads > kWarp && static_cast<std::size_t>(threads) * bytes_per_thread > kSharedBytes) threads /= 2;
+  while (threads > 1 && static_cast<std::size_t>(threads) * bytes_per_thread > kSharedBytes) threads /= 2;
   constexpr int kRowsPerBlock = 64;
   const dim3 grid(blocks_for(args.projections, threads), blocks_for(args.rows, kRowsPerBlock));
   LEWM_LAUNCH(gradient_kernel, grid, dim3(static_cast<unsigned>(threads)),

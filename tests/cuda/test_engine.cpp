@@ -74,21 +74,31 @@ TEST(rollout_and_cost_match_the_cpu) {
   check_rollout(headless_config(), 1, 1, 1, 1, 0);
 }
 
-// Two calls on two streams of the caller, results left on the device: the engine's memory is used by one at a time.
+// Two calls on two streams of the caller, all arrays on the device, so that nothing waits: the engine's memory is used
+// by one at a time.
 TEST(calls_on_different_streams_take_turns) {
   const Fixture f(device_config());
   lewm::DeviceEngine engine(f.device, {});
-  const auto first = model_test::random_floats(f.a() * 2, 4), second = model_test::random_floats(f.a() * 2, 5);
-  const cuda::Seen seen{1, 1, f.latents.data(), nullptr};
+  const cuda::Stream setup;
+  const auto on_device = [&](const auto& values, std::size_t count) {
+    cuda::Buffer<float> buffer(static_cast<std::int64_t>(count));
+    cuda::copy<float>(buffer.get(), values.data(), static_cast<std::int64_t>(count), setup);
+    cuda::synchronise(setup);
+    return buffer;
+  };
+  const auto first = on_device(model_test::random_floats(f.a() * 2, 4), f.a() * 2);
+  const auto second = on_device(model_test::random_floats(f.a() * 2, 5), f.a() * 2);
+  const auto latents = on_device(f.latents, f.d());
+  const cuda::Seen seen{1, 1, latents.get(), nullptr};
   std::vector<float> expected(2 * f.d()), got(2 * f.d());
   for (const auto order : {Order::forward, Order::backward, Order::shuffled}) {
     schedule() = {};
-    CHECK(engine.rollout(seen, first.data(), 1, 2, expected.data()) == Status::ok);
+    CHECK(engine.rollout(seen, first.get(), 1, 2, expected.data()) == Status::ok);
     schedule() = {order, order, 8};
     const cuda::Stream one, other;
     const cuda::Buffer<float> out(2 * static_cast<std::int64_t>(f.d())), ignored(2 * static_cast<std::int64_t>(f.d()));
-    CHECK(engine.rollout(seen, first.data(), 1, 2, out.get(), one) == Status::ok);
-    CHECK(engine.rollout(seen, second.data(), 1, 2, ignored.get(), other) == Status::ok);
+    CHECK(engine.rollout(seen, first.get(), 1, 2, out.get(), one) == Status::ok);
+    CHECK(engine.rollout(seen, second.get(), 1, 2, ignored.get(), other) == Status::ok);
     cuda::copy<float>(got.data(), out.get(), static_cast<std::int64_t>(got.size()), one);
     cuda::synchronise(other);
     cuda::synchronise(one);
