@@ -43,14 +43,18 @@ Status Workspace::from_device(Status status) {
   return status == Status::ok ? status : checks_.refuse(status, "%s", device_->message());
 }
 
-template <class Pixel>
-Status Workspace::encode_frames(const Pixel* frames, std::int64_t n, float* latents) {
+Status Workspace::check_frames(const void* frames, std::int64_t n, const float* latents) {
   checks_.clear();
   Status status = checks_.in_range("n", n, 0, INT64_MAX);
   if (status != Status::ok || n == 0) return status;
   status = checks_.present("frames", frames);
-  if (status == Status::ok) status = checks_.present("latents", latents);
-  if (status != Status::ok) return status;
+  return status == Status::ok ? checks_.present("latents", latents) : status;
+}
+
+template <class Pixel>
+Status Workspace::encode_frames(const Pixel* frames, std::int64_t n, float* latents) {
+  const Status status = check_frames(frames, n, latents);
+  if (status != Status::ok || n == 0) return status;
   if (device_) return from_device(device_->encode(frames, n, latents, stream_));
   host_->encoder.encode(frames, n, latents);
   return status;
@@ -66,12 +70,8 @@ Status Workspace::encode(const float* frames, std::int64_t n, float* latents) no
 
 Status Workspace::encode(FrameResizer& resizer, const DeviceResizer* on_device, const std::uint8_t* frames,
                          std::int64_t n, float* latents) noexcept {
-  checks_.clear();
-  Status status = checks_.in_range("n", n, 0, INT64_MAX);
+  const Status status = check_frames(frames, n, latents);
   if (status != Status::ok || n == 0) return status;
-  status = checks_.present("frames", frames);
-  if (status == Status::ok) status = checks_.present("latents", latents);
-  if (status != Status::ok) return status;
   if (device_) return from_device(device_->encode(*on_device, frames, n, latents, stream_));
   const std::int64_t size = model_->config().image_size, row = resizer.width() * bytes_per_pixel(resizer.format());
   for (std::int64_t first = 0; first < n; first += Host::kFrames) {

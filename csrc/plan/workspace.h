@@ -55,6 +55,8 @@ class Workspace {
   const Model& model() const { return *model_; }
 
  private:
+  // Status::ok for arrays that can be encoded; with n = 0 they may be null.
+  Status check_frames(const void* frames, std::int64_t n, const float* latents);
   template <class Pixel>
   Status encode_frames(const Pixel* frames, std::int64_t n, float* latents);
   Status check(const History& seen, const float* actions, std::int64_t samples, std::int64_t horizon);

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lewm.arrays import as_array, finite
-from lewm.planner import Planner, seconds
+from lewm.planner import Planner
+from lewm.planner_options import seconds
 
 __all__ = ["Controller"]
 

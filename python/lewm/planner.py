@@ -15,11 +15,19 @@ from lewm import _core
 from lewm.arrays import as_array, finite
 from lewm.device_arrays import DevicePlans, on_gpu
 from lewm.model import Model, as_frames, check_context, check_past, thread_count
+from lewm.planner_options import (
+    CostFunction,
+    as_array_lead,
+    bound,
+    checked_cost,
+    checked_seed,
+    counters,
+    integer,
+    number,
+    seconds,
+)
 
 __all__ = ["CostFunction", "Plan", "Planner"]
-
-CostFunction = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], Any]
-"""(latents (n, H, D), actions (n, H, A), goal (D,)) -> costs (n,); smaller is better."""
 
 _BACKENDS = ("core", "torch")
 _METHODS = {"cem": "cem", "icem": "icem", "mppi": "mppi", "predictive": "predictive_sampling"}
@@ -117,28 +125,28 @@ class Planner:
         if not callable(cost) and cost not in _COSTS:
             raise ValueError(f"cost: expected one of {', '.join(_COSTS)} or a function, got {cost!r}")
         given = {
-            "samples": _integer("samples", samples),
-            "elites": _integer("elites", elites),
-            "iterations": _integer("iterations", iterations),
-            "horizon": _integer("horizon", horizon),
-            "seed": _seed(seed),
-            "std_init": _number("std", std),
-            "std_min": _number("std_min", std_min),
-            "momentum": _number("momentum", momentum),
+            "samples": integer("samples", samples),
+            "elites": integer("elites", elites),
+            "iterations": integer("iterations", iterations),
+            "horizon": integer("horizon", horizon),
+            "seed": checked_seed(seed),
+            "std_init": number("std", std),
+            "std_min": number("std_min", std_min),
+            "momentum": number("momentum", momentum),
             "return_best": return_best,
-            "noise_exponent": _number("noise_exponent", noise_exponent),
-            "kept_elites": _integer("kept_elites", kept_elites),
-            "temperature": _number("temperature", temperature),
+            "noise_exponent": number("noise_exponent", noise_exponent),
+            "kept_elites": integer("kept_elites", kept_elites),
+            "temperature": number("temperature", temperature),
             "cost_mode": None if callable(cost) else cost,
-            "discount": _number("discount", discount),
-            "action_penalty": _number("action_penalty", action_penalty),
-            "low": _bound("low", bounds, 0, model.config.action_dim, model.config.block_dim),
-            "high": _bound("high", bounds, 1, model.config.action_dim, model.config.block_dim),
+            "discount": number("discount", discount),
+            "action_penalty": number("action_penalty", action_penalty),
+            "low": bound("low", bounds, 0, model.config.action_dim, model.config.block_dim),
+            "high": bound("high", bounds, 1, model.config.action_dim, model.config.block_dim),
         }
         self._model = model
         self._method = method
         self._given = {name: value for name, value in given.items() if value is not None}
-        self._cost = _checked_cost(cost) if callable(cost) else None
+        self._cost = checked_cost(cost) if callable(cost) else None
         self._threads = model.threads if threads is None else thread_count(threads)
         self._backend, self._network = _backend(backend, device, model, threads)
         self._growing = threading.Lock()
@@ -367,9 +375,9 @@ class Planner:
             if warm_start.shape[1] > horizon:
                 raise ValueError(f"warm_start: expected at most {horizon} blocks, got {warm_start.shape[1]}")
             finite("warm_start", warm_start)
-        counters = _counters(problems, problem_ids, plan_index)
+        counted = counters(problems, problem_ids, plan_index)
         deadline = seconds("deadline", deadline)
-        request: _core.Request = self._backend.Request(past, warm_start, *counters, deadline)
+        request: _core.Request = self._backend.Request(past, warm_start, *counted, deadline)
         return request
 
     def _plan_on_gpu(
@@ -402,8 +410,8 @@ class Planner:
         if blocks == (0,):
             warm_start = None
         warm = given.blocks("warm_start", warm_start, "H")
-        counters = _counters(given.problems, problem_ids, plan_index)
-        request = _core.Request(past, warm, *counters, seconds("deadline", deadline))
+        counted = counters(given.problems, problem_ids, plan_index)
+        request = _core.Request(past, warm, *counted, seconds("deadline", deadline))
         core = self._core_for(given.problems)
         elites = 1 if self._method == "predictive" else core.options["elites"]
         results = given.results(self.horizon, elites)
@@ -459,84 +467,3 @@ def _backend(name: str, device: str | None, model: Model, threads: int | None) -
             raise
         raise ImportError("backend='torch' needs torch: pip install 'lewm[train]'") from error
     return planner, planner.Network(model.checkpoint(), model.precision, device)
-
-
-def _counters(problems: int, problem_ids: Any, plan_index: int) -> tuple[NDArray[np.uint32] | None, int]:
-    """What the noise is counted by: ids (B,) or None, and the plan's index."""
-    if problem_ids is not None:
-        problem_ids = as_array("problem_ids", np.asarray(problem_ids, np.uint32), np.uint32, (problems,))
-    index = _integer("plan_index", plan_index)
-    if index is None or not 0 <= index < 2**32:
-        raise ValueError(f"plan_index: expected 0..2^32 - 1, got {plan_index!r}")
-    return problem_ids, index
-
-
-def as_array_lead(name: str, value: Any) -> NDArray[np.float32]:
-    """A (rows, A) array as a batch of one, (1, rows, A)."""
-    if np.ndim(value) != 2:
-        raise ValueError(f"{name}: expected (blocks, A), got {np.shape(value)}")
-    return as_array(name, value, np.float32, np.shape(value))[None]
-
-
-def seconds(name: str, deadline: float | None) -> float:
-    """A deadline in seconds; None: infinity."""
-    if deadline is None:
-        return math.inf
-    value = _number(name, deadline)
-    if value is None or math.isnan(value) or value < 0:
-        raise ValueError(f"{name}: expected seconds of at least 0, got {deadline!r}")
-    return value
-
-
-def _integer(name: str, value: Any) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not -(2**63) <= value < 2**63:
-        raise TypeError(f"{name}: expected an int, got {value!r}")
-    return int(value)
-
-
-def _seed(value: Any) -> int:
-    seed = int(value) if isinstance(value, (int, np.integer)) and not isinstance(value, bool) else -1
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed: expected 0..2^64 - 1, got {value!r}")
-    return seed
-
-
-def _number(name: str, value: Any) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name}: expected a number, got {value!r}")
-    return float(value)
-
-
-def _bound(name: str, bounds: Any, side: int, action_dim: int, block_dim: int) -> list[float] | None:
-    """One side of the bounds: per action dimension, or per dimension of a block."""
-    if bounds is None:
-        return None
-    if not hasattr(bounds, "__len__") or len(bounds) != 2:
-        raise ValueError(f"bounds: expected (low, high), got {bounds!r:.80}")
-    values = np.asarray(bounds[side], np.float32)
-    if values.ndim == 0:
-        values = np.full(action_dim, values)
-    if values.shape not in ((action_dim,), (block_dim,)):
-        raise ValueError(f"bounds: {name}: expected a number or ({action_dim},), got {values.shape}")
-    return [float(value) for value in values]
-
-
-def _checked_cost(cost: CostFunction) -> Callable[..., NDArray[np.float32]]:
-    """The user's cost, its result a contiguous float32 array of one number per candidate."""
-
-    def checked(
-        latents: NDArray[np.float32], actions: NDArray[np.float32], goal: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        result = cost(latents, actions, goal)
-        if hasattr(result, "detach"):
-            result = result.detach()
-        costs = np.asarray(result, np.float32, order="C")
-        if costs.shape != (len(latents),):
-            raise ValueError(f"cost: expected ({len(latents)},) from the function, got {costs.shape}")
-        return costs
-
-    return checked

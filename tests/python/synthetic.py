@@ -32,6 +32,25 @@ _SMALL = LeWMConfig(
     predictor_output_dim=128,
 )
 
+TINY = LeWMConfig(
+    image_size=32,
+    patch_size=8,
+    encoder_dim=16,
+    encoder_depth=1,
+    encoder_heads=2,
+    encoder_mlp_dim=32,
+    latent_dim=16,
+    projector_dim=32,
+    pred_proj_dim=32,
+    predictor_depth=1,
+    predictor_heads=2,
+    predictor_head_dim=8,
+    predictor_mlp_dim=32,
+    predictor_dim=16,
+    predictor_output_dim=16,
+)
+"""For tests in which a model has to run and need not know anything."""
+
 
 def small(**changes: object) -> LeWMConfig:
     """The small configuration of the tests, with changes."""

@@ -15,34 +15,16 @@ for needed in ("h5py", "gymnasium", "sklearn", "matplotlib"):
 
 import lewm
 from lewm.cli import main
-from lewm.config import LeWMConfig
 from lewm.data.collection import collect
 from lewm.nn import LeWM
-
-CONFIG = LeWMConfig(
-    image_size=32,
-    patch_size=8,
-    encoder_dim=16,
-    encoder_depth=1,
-    encoder_heads=2,
-    encoder_mlp_dim=32,
-    latent_dim=16,
-    projector_dim=32,
-    pred_proj_dim=32,
-    predictor_depth=1,
-    predictor_heads=2,
-    predictor_head_dim=8,
-    predictor_mlp_dim=32,
-    predictor_dim=16,
-    predictor_output_dim=16,
-)
+from synthetic import TINY
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("analysis")
     torch.manual_seed(0)
-    lewm.save(LeWM(CONFIG), folder / "model.safetensors")
+    lewm.save(LeWM(TINY), folder / "model.safetensors")
     collect("two_room", folder / "data.h5", episodes=8, image_size=32, workers=1)
     return folder
 
@@ -57,7 +39,7 @@ def test_probe_writes_scores_with_controls_beside_them(files, tmp_path, capsys):
         "pixel components",
     }
     assert {score["target"] for score in results["scores"]} == {"state"}
-    assert 1.0 <= results["geometry"]["effective_rank"] <= CONFIG.latent_dim
+    assert 1.0 <= results["geometry"]["effective_rank"] <= TINY.latent_dim
     with (out / "probe.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(results["scores"]) == 6
     assert (out / "latents.png").read_bytes().startswith(b"\x89PNG")
@@ -105,7 +87,7 @@ def test_surprise_knows_every_environment(env, action_dim, tmp_path):
         if drawing.needs_opengl.args[0]:
             pytest.skip("MuJoCo cannot draw here")
     torch.manual_seed(0)
-    lewm.save(LeWM(replace(CONFIG, action_dim=action_dim)), tmp_path / "model.safetensors")
+    lewm.save(LeWM(replace(TINY, action_dim=action_dim)), tmp_path / "model.safetensors")
     words = ["--pairs", "2", "--blocks", "4", "--precision", "fp32", "--out", str(tmp_path / "out")]
     assert main(["surprise", str(tmp_path / "model.safetensors"), env, *words]) == 0
     results = json.loads((tmp_path / "out" / "surprise.json").read_text())

@@ -7,12 +7,13 @@ import pytest
 pytest.importorskip("gymnasium")
 pytest.importorskip("h5py")
 
-from evaluation_support import SIZE, SMALL_MODEL
+from evaluation_support import SIZE
 
 import lewm
 from lewm.data import EpisodeFile
 from lewm.data.collection import collect
 from lewm.envs.two_room import TwoRoomEnv
+from synthetic import TINY
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory):
     from lewm.nn import LeWM
 
     torch.manual_seed(0)
-    network = LeWM(SMALL_MODEL, action_scaling={"mean": [0.1, -0.2], "std": [0.5, 0.8]}).eval()
+    network = LeWM(TINY, action_scaling={"mean": [0.1, -0.2], "std": [0.5, 0.8]}).eval()
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     lewm.save(network, path)
     return lewm.load(path, "fp32", 1)

@@ -8,29 +8,11 @@ import pytest
 pytest.importorskip("gymnasium")
 pytest.importorskip("h5py")
 
-import lewm
 from lewm.envs.two_room import TwoRoomBatch, TwoRoomEnv, heading, move
 from lewm.evaluation import RandomAgent
+from synthetic import TINY
 
-SIZE = 32
-
-SMALL_MODEL = lewm.LeWMConfig(
-    image_size=SIZE,
-    patch_size=8,
-    encoder_dim=16,
-    encoder_depth=1,
-    encoder_heads=2,
-    encoder_mlp_dim=32,
-    latent_dim=16,
-    projector_dim=32,
-    pred_proj_dim=32,
-    predictor_depth=1,
-    predictor_heads=2,
-    predictor_head_dim=8,
-    predictor_mlp_dim=32,
-    predictor_dim=16,
-    predictor_output_dim=16,
-)
+SIZE = TINY.image_size
 
 
 class StateAgent:

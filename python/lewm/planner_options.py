@@ -1,0 +1,101 @@
+"""Checks of what `lewm.Planner` is given: each returns the value as the core takes it, or raises an error naming it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lewm.arrays import as_array
+
+__all__ = ["CostFunction"]
+
+CostFunction = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], Any]
+"""(latents (n, H, D), actions (n, H, A), goal (D,)) -> costs (n,); smaller is better."""
+
+
+def counters(problems: int, problem_ids: Any, plan_index: int) -> tuple[NDArray[np.uint32] | None, int]:
+    """What the noise is counted by: ids (B,) or None, and the plan's index."""
+    if problem_ids is not None:
+        problem_ids = as_array("problem_ids", np.asarray(problem_ids, np.uint32), np.uint32, (problems,))
+    index = integer("plan_index", plan_index)
+    if index is None or not 0 <= index < 2**32:
+        raise ValueError(f"plan_index: expected 0..2^32 - 1, got {plan_index!r}")
+    return problem_ids, index
+
+
+def as_array_lead(name: str, value: Any) -> NDArray[np.float32]:
+    """A (rows, A) array as a batch of one, (1, rows, A)."""
+    if np.ndim(value) != 2:
+        raise ValueError(f"{name}: expected (blocks, A), got {np.shape(value)}")
+    return as_array(name, value, np.float32, np.shape(value))[None]
+
+
+def seconds(name: str, deadline: float | None) -> float:
+    """A deadline in seconds; None: infinity."""
+    if deadline is None:
+        return math.inf
+    value = number(name, deadline)
+    if value is None or math.isnan(value) or value < 0:
+        raise ValueError(f"{name}: expected seconds of at least 0, got {deadline!r}")
+    return value
+
+
+def integer(name: str, value: Any) -> int | None:
+    """A whole number of 64 bits, or None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not -(2**63) <= value < 2**63:
+        raise TypeError(f"{name}: expected an int, got {value!r}")
+    return int(value)
+
+
+def checked_seed(value: Any) -> int:
+    """A seed of 64 bits."""
+    seed = int(value) if isinstance(value, (int, np.integer)) and not isinstance(value, bool) else -1
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed: expected 0..2^64 - 1, got {value!r}")
+    return seed
+
+
+def number(name: str, value: Any) -> float | None:
+    """A number, or None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    return float(value)
+
+
+def bound(name: str, bounds: Any, side: int, action_dim: int, block_dim: int) -> list[float] | None:
+    """One side of the bounds: per action dimension, or per dimension of a block."""
+    if bounds is None:
+        return None
+    if not hasattr(bounds, "__len__") or len(bounds) != 2:
+        raise ValueError(f"bounds: expected (low, high), got {bounds!r:.80}")
+    values = np.asarray(bounds[side], np.float32)
+    if values.ndim == 0:
+        values = np.full(action_dim, values)
+    if values.shape not in ((action_dim,), (block_dim,)):
+        raise ValueError(f"bounds: {name}: expected a number or ({action_dim},), got {values.shape}")
+    return [float(value) for value in values]
+
+
+def checked_cost(cost: CostFunction) -> Callable[..., NDArray[np.float32]]:
+    """The user's cost, its result a contiguous float32 array of one number per candidate."""
+
+    def checked(
+        latents: NDArray[np.float32], actions: NDArray[np.float32], goal: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        result = cost(latents, actions, goal)
+        if hasattr(result, "detach"):
+            result = result.detach()
+        costs = np.asarray(result, np.float32, order="C")
+        if costs.shape != (len(latents),):
+            raise ValueError(f"cost: expected ({len(latents)},) from the function, got {costs.shape}")
+        return costs
+
+    return checked
