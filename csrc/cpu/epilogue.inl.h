@@ -40,6 +40,16 @@ struct ColumnTerms {
   }
 };
 
+// Asks for the gates and residuals of a block: they were written a layer or a step ago and lie far away.
+LEWM_INLINE void fetch_terms(const Block& block, const Epilogue& e) {
+  if (!e.gate && !e.residual) return;
+  const std::int64_t gate_bytes = e.gate_storage == Store::f32 ? 4 : 2;
+  for (std::int64_t r = block.row; r < block.row + block.rows; ++r) {
+    if (e.gate) __builtin_prefetch(static_cast<const char*>(e.gate[r]) + (e.gate_offset + block.column) * gate_bytes);
+    if (e.residual) __builtin_prefetch(e.residual + r * e.residual_stride + block.column);
+  }
+}
+
 // Gate and residual of one vector of row r, `n` columns from j. Full: n == kLanes.
 template <bool Full>
 LEWM_INLINE F combine(F value, std::int64_t r, std::int64_t j, std::int64_t n, const Epilogue& e) {

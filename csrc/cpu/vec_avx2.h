@@ -17,6 +17,8 @@ using F = __m256;   // kLanes floats
 using I = __m256i;  // kLanes 32-bit integers
 constexpr int kLanes = 8;
 constexpr int kTileVectors = 2;  // of a GEMM register tile; its rows are the Dot types'
+// GEMM rows that stay in the second-level cache: beside them 512 KiB hold two panels of K = 2048.
+constexpr std::int64_t kBlockBytes = 250 << 10;
 // int8: vpmaddwd multiplies 16 pairs of int16 and adds neighbours exactly, where vpmaddubsw would saturate. Rows and
 // weights are kept as int16, so that no instruction of the inner loop widens them, and then finer steps cost nothing.
 using Int8Row = std::int16_t;

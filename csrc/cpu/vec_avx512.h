@@ -24,7 +24,9 @@ using I = __m512i;  // kLanes 32-bit integers
 constexpr int kLanes = 16;
 
 constexpr int kTileVectors = 2;  // of a GEMM register tile; its rows are the Dot types'
-using Int8Row = std::uint8_t;    // unsigned, weights signed: what the int8 dot products want
+// GEMM rows that stay in the second-level cache, of 1 or 2 MiB here.
+constexpr std::int64_t kBlockBytes = 1000 << 10;
+using Int8Row = std::uint8_t;  // unsigned, weights signed: what the int8 dot products want
 using Int8Weight = std::int8_t;
 LEWM_INLINE float int8_levels(std::int64_t) { return kInt8Levels; }
 constexpr int kRowZero = kInt8Zero;      // what stands for zero in a row

@@ -19,7 +19,9 @@ using F = float32x4_t;  // kLanes floats
 using I = int32x4_t;    // kLanes 32-bit integers
 constexpr int kLanes = 4;
 constexpr int kTileVectors = 2;  // of a GEMM register tile; its rows are the Dot types'
-using Int8Row = std::uint8_t;    // unsigned, weights signed: what the int8 dot products want
+// GEMM rows that stay in the second-level cache, beside panels, if it has 512 KiB.
+constexpr std::int64_t kBlockBytes = 250 << 10;
+using Int8Row = std::uint8_t;  // unsigned, weights signed: what the int8 dot products want
 using Int8Weight = std::int8_t;
 LEWM_INLINE float int8_levels(std::int64_t) { return kInt8Levels; }
 constexpr int kRowZero = kInt8Zero;  // what stands for zero in a row
