@@ -31,18 +31,35 @@ class Prediction {
     seconds_ = held > 1 ? second : longest;
   }
 
-  // What was predicted did not fit and was not tried: expect less, or it would never be tried again.
-  void relax() {
-    for (double& value : recent_) value *= kRelaxation;
-    seconds_ *= kRelaxation;
+  void expect_at_most(double most) {
+    for (double& value : recent_) value = std::min(value, most);
+    seconds_ = std::min(seconds_, most);
   }
 
  private:
   static constexpr int kRecent = 32;
-  static constexpr double kRelaxation = 0.7;
   double recent_[kRecent] = {};
   int count_ = 0;
   double seconds_ = 0;
+};
+
+// How long a candidate of a task takes, in evaluations of the means; no longer, as long as nothing is known. Those are
+// timed in every plan that has no time for a task, so they tell when there would be time again.
+class Ratio {
+ public:
+  double value() const { return value_; }
+  // A larger one at once, a smaller one by and by.
+  void observe(double measured) {
+    value_ = known_ ? std::max(measured, value_ + kFollow * (measured - value_)) : measured;
+    known_ = true;
+  }
+  // No task was tried. Should the ratio be wrong, a task is tried some hundred plans later all the same.
+  void doubt() { value_ *= kDoubt; }
+
+ private:
+  static constexpr double kFollow = 0.25, kDoubt = 0.995;
+  double value_ = 1;
+  bool known_ = false;
 };
 
 enum class Outcome { complete, late, refused };
@@ -62,6 +79,7 @@ struct Search::State {
   Outcome iterate(Objective& objective, const PlanRequest& request, std::int64_t iteration);
   void sample(const PlanRequest& request, std::int64_t iteration, std::int64_t problem, std::int64_t index, int thread);
   bool refit(std::int64_t problem);
+  void no_task_fitted();
   void keep_evaluated(std::int64_t problems, bool first_iteration);
   void take_best(std::int64_t problems);
   Outcome evaluate_means(Objective& objective, std::int64_t problems);
@@ -115,6 +133,7 @@ struct Search::State {
   double deadline_at = kNoDeadline;  // by the clock
   // Outlive a plan: what one candidate of a task and the evaluation of the means take.
   Prediction candidate_time, evaluation;
+  Ratio candidate_per_evaluation;
   char text[256] = "";
 };
 
@@ -242,11 +261,19 @@ Outcome Search::State::iterate(Objective& objective, const PlanRequest& request,
   if (!limited()) return outcome;
   const double slowest = *std::max_element(slowest_task.begin(), slowest_task.end());
   if (slowest > 0) {
-    candidate_time.observe(slowest / static_cast<double>(chunk));
+    const double measured = slowest / static_cast<double>(chunk);
+    candidate_time.observe(measured);
+    if (evaluation.seconds() > 0) candidate_per_evaluation.observe(measured / evaluation.seconds());
   } else {
-    candidate_time.relax();
+    no_task_fitted();
   }
   return outcome;
+}
+
+void Search::State::no_task_fitted() {
+  if (evaluation.seconds() <= 0) return;
+  candidate_time.expect_at_most(candidate_per_evaluation.value() * evaluation.seconds());
+  candidate_per_evaluation.doubt();
 }
 
 // The next distribution of one problem. False: not enough finite costs.
@@ -347,10 +374,7 @@ Status Search::State::optimise(Objective& objective, const PlanRequest& request,
   for (completed = 0; completed < options.iterations; ++completed) {
     const double began = limited() ? seconds(options.clock) : 0;
     if (limited() && began + iteration_time.seconds() + reserve() > deadline_at) {
-      if (completed == 0) {
-        candidate_time.relax();
-        evaluation.relax();
-      }
+      if (completed == 0) no_task_fitted();
       break;
     }
     const Outcome outcome = iterate(objective, request, completed);
