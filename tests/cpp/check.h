@@ -8,6 +8,22 @@
 #include <string>
 #include <vector>
 
+// Which sanitizer this was built with; clang says so in another way than gcc.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define CHECK_ADDRESS_SANITIZER
+#endif
+#if __has_feature(thread_sanitizer)
+#define CHECK_THREAD_SANITIZER
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#define CHECK_ADDRESS_SANITIZER
+#endif
+#if defined(__SANITIZE_THREAD__)
+#define CHECK_THREAD_SANITIZER
+#endif
+
 namespace check {
 
 struct Test {

@@ -352,7 +352,7 @@ TEST(a_busy_background_takes_the_newest_request) {
   CHECK(newest == s.actions);
 }
 
-#if !defined(__SANITIZE_THREAD__)  // minutes there; it is AddressSanitizer that this is for
+#if !defined(CHECK_THREAD_SANITIZER)  // minutes there; it is AddressSanitizer that this is for
 // Fails the n-th allocation of everything that creates, for n = 0, 1, ... until all succeed.
 TEST(running_out_of_memory_is_a_status_and_leaks_nothing) {
   { Session warm_up; }

@@ -49,7 +49,7 @@ TEST(too_much_is_out_of_memory) {
     }
     return lewm::Status::ok;
   };
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)        // whose allocators abort instead of failing
+#if !defined(CHECK_ADDRESS_SANITIZER) && !defined(CHECK_THREAD_SANITIZER)  // whose allocators abort instead of failing
   CHECK(status_of(std::int64_t{1} << 44) == lewm::Status::out_of_memory);  // 128 TiB
 #endif
   CHECK(status_of(std::numeric_limits<std::int64_t>::max()) == lewm::Status::out_of_memory);  // times 8 overflows

@@ -85,7 +85,7 @@ TEST(workers_leave_signals_to_the_application) {
   CHECK(blocked);
 }
 
-#if !defined(__SANITIZE_THREAD__)  // which does not follow a fork of a threaded process
+#if !defined(CHECK_THREAD_SANITIZER)  // which does not follow a fork of a threaded process
 TEST(a_forked_child_runs_alone) {
   auto pool = std::make_unique<ThreadPool>(3);
   std::atomic<std::int64_t> sum{0};

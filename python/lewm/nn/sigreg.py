@@ -346,9 +346,12 @@ def _backward_fake(grad, gradient, dtype):
 def _save_gradient(ctx, inputs, output):
     ctx.dtype = inputs[0].dtype
     ctx.save_for_backward(output[1])
+    ctx.set_materialize_grads(False)  # no zeros, as large as z, for the gradient that is the other output
 
 
 def _backward(ctx, grad_value, _grad_gradient):
+    if grad_value is None:
+        return (None,) * 10
     (gradient,) = ctx.saved_tensors
     return torch.ops.lewm.sigreg_backward(grad_value, gradient, ctx.dtype), *[None] * 9
 
