@@ -77,7 +77,7 @@ _BY_ENVIRONMENT: dict[str, dict[str, Any]] = {
         "replan_every": 1,
         "context": 3,
     },
-    "lewm/PushT-v0": {"train": {"steps": 5000}, "replan_every": 1},
+    "lewm/PushT-v0": {"train": {"steps": 3000}},
     "lewm/Cube-v0": {
         "episodes": 500,  # 100,000 frames, the slowest to draw
         "eval_recorded": 60,
