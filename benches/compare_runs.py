@@ -8,11 +8,11 @@ Each argument names a run's folder, which holds the metrics.csv of `lewm train`.
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 from lewm.checkpoint.atomic import write_file
 from lewm.figures import new_figure, png
+from lewm.training.log import read_metrics
 
 PANELS = {
     "pred_loss": "prediction loss, training",
@@ -21,19 +21,6 @@ PANELS = {
     "effective_rank": "effective rank",
 }
 LOGARITHMIC = ("pred_loss", "val_pred_loss", "latent_std_mean")
-
-
-def read_columns(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """(steps, values) of each panel's column, where a row has one."""
-    with (folder / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {
-        name: (
-            [int(row["step"]) for row in rows if row[name]],
-            [float(row[name]) for row in rows if row[name]],
-        )
-        for name in PANELS
-    }
 
 
 def named_folder(text: str) -> tuple[str, Path]:
@@ -56,9 +43,11 @@ def main() -> None:
     figure = new_figure(12, 3)
     panels = figure.subplots(1, len(PANELS))
     for name, folder in arguments.runs:
-        columns = read_columns(folder)
+        rows = read_metrics(folder / "metrics.csv")
         for panel, column in zip(panels, PANELS, strict=True):
-            panel.plot(*columns[column], label=name, marker="o" if len(columns[column][0]) < 10 else None)
+            measured = [row for row in rows if column in row]
+            steps, values = [row["step"] for row in measured], [row[column] for row in measured]
+            panel.plot(steps, values, label=name, marker="o" if len(steps) < 10 else None)
     for panel, (column, title) in zip(panels, PANELS.items(), strict=True):
         panel.set_title(title, fontsize=9)
         panel.set_xlabel("step")

@@ -1,10 +1,10 @@
 // GEMM with register tiles, for every instruction set and precision whose dot product reads 32-bit words of the row
 // (one float, two bf16, four bytes) against a vector of such words of the weights. Include after epilogue.inl.h.
 //
-// The weights lie in panels of kTileColumns columns, [n / columns][words][columns] words. A block of rows, as
-// many as stay in the second-level cache, passes one panel after the other, a tile of rows at a time; meanwhile the
-// next panel, which comes from further away, is asked for. A tile's sums run over K in order, in registers, so a row's
-// result does not depend on its neighbours.
+// The weights lie in panels of kTileColumns columns, [n / columns][words][columns] words. A block of rows, as many as
+// stay in the second-level cache, passes one panel after the other, a tile of rows at a time; meanwhile the next panel,
+// which comes from further away, is asked for. A tile's sums run over K in order, in registers, so a row's result does
+// not depend on its neighbours.
 #pragma once
 
 namespace lewm::cpu::LEWM_SIMD {
@@ -15,8 +15,8 @@ struct Ahead {
   std::int64_t pace;
 };
 
-// A piece of a product: rows of `a` (`stride` bytes apart) times `words` steps of a panel.
-struct Piece {
+// The operands of a tile: rows of `a` (`stride` bytes apart) and `words` steps of a panel.
+struct Operands {
   const char* a;
   std::int64_t stride;
   const char* panel;
@@ -24,7 +24,8 @@ struct Piece {
   Ahead ahead;
 };
 
-LEWM_INLINE void fetch(const char* p) {
+// Asks for kTileColumns words, at most two cache lines.
+LEWM_INLINE void fetch_weights(const char* p) {
   constexpr int kLine = 64, kSecondLevel = 2;
   __builtin_prefetch(p, 0, kSecondLevel);
   if constexpr (kTileColumns * 4 > kLine) __builtin_prefetch(p + kLine, 0, kSecondLevel);
@@ -32,7 +33,7 @@ LEWM_INLINE void fetch(const char* p) {
 
 // product: [R, kTileColumns] of rows `product_stride` words apart.
 template <class Dot, int R>
-static void multiply(const Piece& piece, std::uint32_t* product, std::int64_t product_stride) {
+static void multiply(const Operands& in, std::uint32_t* product, std::int64_t product_stride) {
   using Vector = typename Dot::Vector;
   // Every loop here unrolls completely, so that the sums stay in registers.
   Vector sum[R][kTileVectors];
@@ -43,12 +44,12 @@ static void multiply(const Piece& piece, std::uint32_t* product, std::int64_t pr
   }
   // Every third row has a pointer, the other two are reached by the stride: what the address modes and registers allow.
   constexpr int kBases = (R + 2) / 3;
-  const std::int64_t stride = piece.stride, words = piece.words, pace = piece.ahead.pace;
-  const char *panel = piece.panel, *ahead = piece.ahead.data, *base[kBases];
+  const std::int64_t stride = in.stride, words = in.words, pace = in.ahead.pace;
+  const char *panel = in.panel, *ahead = in.ahead.data, *base[kBases];
 #pragma GCC unroll 16
-  for (int i = 0; i < kBases; ++i) base[i] = piece.a + 3 * i * stride;
+  for (int i = 0; i < kBases; ++i) base[i] = in.a + 3 * i * stride;
   for (std::int64_t k = 0; k < words;) {
-    fetch(ahead);
+    fetch_weights(ahead);
     ahead += kTileColumns * 4;
     for (const std::int64_t end = words - k < pace ? words : k + pace; k < end; ++k) {
       Vector weights[kTileVectors];
@@ -75,7 +76,7 @@ static void multiply(const Piece& piece, std::uint32_t* product, std::int64_t pr
   }
 }
 
-using Multiply = void (*)(const Piece&, std::uint32_t*, std::int64_t);
+using Multiply = void (*)(const Operands&, std::uint32_t*, std::int64_t);
 
 // multiply<Dot, rows>, 1 <= rows <= R.
 template <class Dot, int R = Dot::kRows>

@@ -233,6 +233,21 @@ TEST(a_machine_that_was_slow_from_the_start_is_tried_again) {
   CHECK_EQ(reached, options.iterations);
 }
 
+// A task takes longer than the deadline, the mean alone does not.
+TEST(a_task_that_never_fits_is_seldom_tried) {
+  FakeClock clock;
+  const PlannerOptions options = options_with(clock);
+  FormulaObjective objective = timed_valley(clock, [](std::int64_t) { return 0.001; });
+  ThreadPool pool(1);
+  Search search(options, kBlockDim, kActionDim, pool);
+  PlanRequest request;
+  request.deadline = 0.005;
+  int late = 0;
+  for (int i = 0; i < 300; ++i) late += plan_with(search, options, objective, clock, request).late > 1e-9;
+  // The first plan, which knows nothing; then two in some 140, as a prediction believes the second long time of two.
+  CHECK_EQ(late, 5);
+}
+
 TEST(a_batch_with_a_deadline_gives_every_problem_a_plan) {
   for (const double deadline : {0.0, 0.01, 0.05, 0.1, 0.2, 0.5}) {
     FakeClock clock;

@@ -1,4 +1,6 @@
 // What a module of the host run offers beside its table: device memory and streams for tests outside of it.
+#include <vector>
+
 #include "host_runtime.h"
 
 #define LEWM_EXPORT extern "C" __attribute__((visibility("default")))
@@ -14,9 +16,17 @@ LEWM_EXPORT void* lewm_host_malloc(std::size_t bytes) {
 }
 LEWM_EXPORT void lewm_host_free(void* pointer) { cudaFree(pointer); }
 
+// A stream that lives as long as the module.
 LEWM_EXPORT void* lewm_host_stream() {
+  struct Streams {
+    std::vector<cudaStream_t> made;
+    ~Streams() {
+      for (cudaStream_t stream : made) cudaStreamDestroy(stream);
+    }
+  };
+  static Streams streams;
   cudaStream_t stream = nullptr;
-  cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  if (cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess) streams.made.push_back(stream);
   return stream;
 }
 
