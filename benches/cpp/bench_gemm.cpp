@@ -36,10 +36,11 @@ double seconds() {
   "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", \
       "xmm14"
 #define FMA_YMM(r) "vfmadd231ps %%ymm12, %%ymm13, %%ymm" r "\n"
-// int8 of the AVX2 tier: products of int16 pairs, and the additions that no instruction does along with them.
+// int16 of the AVX2 tier: products of int16 pairs, and the additions that no instruction does along with them.
 #define INT16_YMM(r) "vpmaddwd %%ymm12, %%ymm13, %%ymm14\n vpaddd %%ymm13, %%ymm" r ", %%ymm" r "\n"
 #define FMA_ZMM(r) "vfmadd231ps %%zmm12, %%zmm13, %%zmm" r "\n"
 #define BF16_ZMM(r) "vdpbf16ps %%zmm12, %%zmm13, %%zmm" r "\n"
+#define INT16_ZMM(r) "vpdpwssd %%zmm12, %%zmm13, %%zmm" r "\n"
 #define INT8_ZMM(r) "vpdpbusd %%zmm12, %%zmm13, %%zmm" r "\n"
 #define PEAK_LOOP(op) \
   for (int i = 0; i < kIterations; ++i) asm volatile(REPEAT_12(op)::: VECTOR_CLOBBERS)
@@ -67,7 +68,10 @@ double peak(Isa isa, Precision precision) {
   }
   const double start = seconds();
   double operations = 0;
-  if (isa == Isa::avx2 && precision == Precision::int8) {
+  if (precision == Precision::int16 && isa != Isa::avx2) {
+    PEAK_LOOP(INT16_ZMM);
+    operations = 12.0 * 64;
+  } else if (precision == Precision::int16) {
     PEAK_LOOP(INT16_YMM);
     operations = 12.0 * 32;
   } else if (isa == Isa::avx2) {
@@ -194,9 +198,9 @@ Result measure(const Kernels& tier, Isa isa, Precision precision, const Shape& s
 }
 
 void run(Isa isa, const char* only_precision, const std::vector<std::int64_t>& rows) {
-  constexpr const char* kPrecisionNames[] = {"fp32", "bf16", "int8"};
+  constexpr const char* kPrecisionNames[] = {"fp32", "bf16", "int8", "int16"};
   const Kernels& tier = kernels(isa);
-  for (int p = 0; p < kPrecisions; ++p) {
+  for (int p = 0; p < kLayerPrecisions; ++p) {
     if (!tier.gemm[p].run || (only_precision && std::strcmp(only_precision, kPrecisionNames[p]))) continue;
     std::printf("\n%s %s: GFLOP/s (share of the peak)\n%-24s", tier.isa, kPrecisionNames[p], "K x N");
     for (std::int64_t m : rows) std::printf("%10s M=%-4lld", "", static_cast<long long>(m));

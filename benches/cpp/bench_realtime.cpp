@@ -265,8 +265,8 @@ int run(int argc, char** argv) {
   const lewm::cpu::Isa isa = lewm::cpu::active_isa();
   for (int p = 0; p < lewm::kPrecisions; ++p) {
     const Source source{model, model_bench::kPrecisionNames[p]};
-    if (options.text("precision", source.precision) != source.precision || !lewm::cpu::kernels(isa).gemm[p].run)
-      continue;
+    if (options.text("precision", source.precision) != source.precision) continue;
+    if (!lewm::cpu::has(lewm::cpu::kernels(isa), static_cast<lewm::Precision>(p))) continue;
     std::printf("--- %s on %s ---\n", source.precision.c_str(), lewm::cpu::isa_name(isa));
     measure_starts(argc, argv, source, options);
     measure_loop(source, options, 0);

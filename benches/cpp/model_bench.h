@@ -55,7 +55,9 @@ inline std::vector<Tier> chosen_tiers(const Options& options) {
     const auto id = static_cast<lewm::cpu::Isa>(i);
     if (!lewm::cpu::isa_available(id) || (isa.empty() ? i == 0 : isa != lewm::cpu::isa_name(id))) continue;
     for (int p = 0; p < lewm::kPrecisions; ++p) {
-      if (!lewm::cpu::kernels(id).gemm[p].run || (!precision.empty() && precision != kPrecisionNames[p])) continue;
+      if (!lewm::cpu::has(lewm::cpu::kernels(id), static_cast<Precision>(p)) ||
+          (!precision.empty() && precision != kPrecisionNames[p]))
+        continue;
       all.push_back({id, static_cast<Precision>(p)});
     }
   }
@@ -85,6 +87,7 @@ double best_seconds(std::int64_t repeats, Work&& work) {
 // once.
 inline double gemm_peak(const Tier& tier, lewm::ThreadPool& pool) {
   const lewm::cpu::Kernels& kernels = lewm::cpu::kernels(tier.isa);
+  const Precision precision = lewm::cpu::layer_precisions(kernels, tier.precision).main;
   double peak = 0;
   for (const std::int64_t n : {64, 192, 512}) {
     for (const std::int64_t k : {192, 512, 1024}) {
@@ -92,12 +95,12 @@ inline double gemm_peak(const Tier& tier, lewm::ThreadPool& pool) {
       lewm::WeightMemory memory(kernels);
       lewm::Affine layer{"peak", n, k, lewm::Values(static_cast<std::size_t>(n * k), 0.01),
                          lewm::Values(static_cast<std::size_t>(n))};
-      const lewm::Linear linear = memory.pack(layer, tier.precision);
+      const lewm::Linear linear = memory.pack(layer, precision);
       std::vector<lewm::cpu::Rows> x(static_cast<std::size_t>(pool.threads()));
       std::vector<float*> y(x.size());
       const lewm::Arena arena([&](lewm::Arena& a) {
         for (std::size_t t = 0; t < x.size(); ++t) {
-          x[t] = take_rows(a, kernels, tier.precision, rows, k);
+          x[t] = take_rows(a, kernels, precision, rows, k);
           y[t] = a.take<float>(rows * n);
         }
       });

@@ -20,7 +20,7 @@ Precision choose_precision(lewm_precision precision, lewm_device device, cpu::Is
     if (precision != LEWM_PRECISION_AUTO && precision != LEWM_PRECISION_BF16) {
       throw Error(Status::unsupported, "precision: expected auto or bf16 on cuda, got " + std::to_string(precision));
     }
-    return cpu::kernels(isa).gemm[static_cast<int>(Precision::bf16)].run ? Precision::bf16 : Precision::fp32;
+    return cpu::has(cpu::kernels(isa), Precision::bf16) ? Precision::bf16 : Precision::fp32;
   }
   if (precision == LEWM_PRECISION_AUTO) return cpu::auto_precision(isa);
   if (precision < LEWM_PRECISION_FP32 || precision > LEWM_PRECISION_INT8) {

@@ -11,6 +11,12 @@ struct FloatRow {
   explicit FloatRow(const void* data) : p(static_cast<const float*>(data)) {}
   LEWM_METHOD F at(std::int64_t i, std::int64_t n) const { return load_some(p + i, n); }
   LEWM_METHOD std::uint32_t element(std::int64_t i) const { return float_bits(p[i]); }  // bits as a float
+  // kLanes words from word w on, of kGroup elements each.
+  template <int kGroup>
+  LEWM_METHOD F words(std::int64_t w) const {
+    static_assert(kGroup == 1);
+    return load(p + w);
+  }
 };
 
 struct Bf16Row {
@@ -19,6 +25,11 @@ struct Bf16Row {
   explicit Bf16Row(const void* data) : p(static_cast<const std::uint16_t*>(data)) {}
   LEWM_METHOD F at(std::int64_t i, std::int64_t n) const { return n == kLanes ? load(p + i) : load_n(p + i, n); }
   LEWM_METHOD std::uint32_t element(std::int64_t i) const { return static_cast<std::uint32_t>(p[i]) << 16; }
+  template <int kGroup>
+  LEWM_METHOD F words(std::int64_t w) const {
+    if constexpr (kGroup == 1) return load(p + w);
+    return load(reinterpret_cast<const float*>(p + kGroup * w));
+  }
 };
 
 // Two neighbours of a row, or two tokens' elements, as one word of bf16 GEMM input.

@@ -38,9 +38,9 @@ struct DotBf16 {
 };
 
 // Exact: int16_levels keeps the sum over the whole of k below 2^31.
-struct DotInt8 {
+struct DotInt16 {
   using Vector = I;
-  static constexpr Precision kPrecision = Precision::int8;
+  static constexpr Precision kPrecision = Precision::int16;
   static constexpr int kGroup = 2;
   static constexpr int kRows = 6;
   static LEWM_METHOD I zero() { return zero_i(); }

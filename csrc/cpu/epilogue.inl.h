@@ -24,15 +24,15 @@ struct ColumnTerms {
   I sum;
   LEWM_METHOD ColumnTerms(const PackedMatrix& w, std::int64_t j) {
     bias = load(w.bias + j);  // padded to whole vectors
-    if constexpr (P == Precision::int8) {
+    if constexpr (is_integer(P)) {
       scale = load(w.scale + j);
       sum = load_i(w.sum + j);
     }
   }
   LEWM_METHOD F value(const std::uint32_t* product, float row_scale) const {
-    if constexpr (P == Precision::int8) {
+    if constexpr (is_integer(P)) {
       I total = load_i(product);
-      if constexpr (kProductZero != 0) total = add_i(total, sum);
+      if constexpr (Integers<P>::kProductZero != 0) total = add_i(total, sum);
       return fma(mul(to_float(total), set(row_scale)), scale, bias);
     } else {
       return add(load(reinterpret_cast<const float*>(product)), bias);
@@ -68,14 +68,14 @@ LEWM_INLINE F combine(F value, std::int64_t r, std::int64_t j, std::int64_t n, c
   return value;
 }
 
-// The epilogue of one row of a block. product: [kTileColumns] words of X W^T, float or for int8 int32 (with the zero
-// point still in it). A block has at most two vectors of columns.
+// The epilogue of one row of a block. product: [kTileColumns] words of X W^T, float or for integers int32 (int8: with
+// the zero point still in it). A block has at most two vectors of columns.
 template <Precision P, Activation A, class Element>
 LEWM_INLINE void finish_row(const std::uint32_t* product, std::int64_t r, const Block& block,
                             const ColumnTerms<P>& left, const ColumnTerms<P>& right, const float* x_scale,
                             const Epilogue& e, void* y, std::int64_t y_stride) {
   const std::int64_t j = block.column;
-  const float row_scale = P == Precision::int8 ? x_scale[r] : 1.0f;
+  const float row_scale = is_integer(P) ? x_scale[r] : 1.0f;
   F a = activate<P, A>(left.value(product, row_scale));
   F b = activate<P, A>(right.value(product + kLanes, row_scale));
   Element* out = static_cast<Element*>(y) + r * y_stride + j;

@@ -31,11 +31,11 @@ static std::size_t attention_scratch(std::int64_t tokens, std::int64_t head_dim)
   return static_cast<std::size_t>(AttentionScratch(tokens, head_dim, Blocks::kRows).total) * sizeof(std::uint32_t);
 }
 
-// out: [words] <- the first d elements of a row, zero beyond.
+// out: words [w, words) <- a row's, of which d elements count; zero beyond.
 template <int kGroup, class Row>
-LEWM_INLINE void copy_words(Row row, std::int64_t d, std::int64_t words, std::uint32_t* out, std::int64_t out_stride) {
+LEWM_INLINE void copy_words(Row row, std::int64_t d, std::int64_t w, std::int64_t words, std::uint32_t* out,
+                            std::int64_t out_stride) {
   const std::int64_t whole = d / kGroup;
-  std::int64_t w = 0;
   for (; w < whole; ++w) {
     out[w * out_stride] = kGroup == 1 ? row.element(w) : pair_word(row.element(2 * w), row.element(2 * w + 1));
   }
@@ -47,9 +47,20 @@ LEWM_INLINE void copy_words(Row row, std::int64_t d, std::int64_t words, std::ui
 template <int kGroup, class Row>
 LEWM_INLINE void pack_keys(const char* k, std::int64_t stride, std::int64_t tokens, std::int64_t keys, std::int64_t d,
                            std::int64_t words, std::uint32_t* out) {
-  for (std::int64_t j = 0; j < keys; ++j) {
+  for (std::int64_t j = 0; j < keys; j += kLanes) {
     std::uint32_t* column = out + j / kTileColumns * kTileColumns * words + j % kTileColumns;
-    copy_words<kGroup>(Row(k + j * stride), j < tokens ? d : 0, words, column, kTileColumns);
+    std::int64_t w = 0;
+    for (; j + kLanes <= tokens && (w + kLanes) * kGroup <= d; w += kLanes) {
+      F block[kLanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) block[i] = Row(k + (j + i) * stride).template words<kGroup>(w);
+      transpose(block);
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) store(reinterpret_cast<float*>(column + (w + i) * kTileColumns), block[i]);
+    }
+    for (std::int64_t i = 0; i < kLanes; ++i) {
+      copy_words<kGroup>(Row(k + (j + i) * stride), j + i < tokens ? d : 0, w, words, column + i, kTileColumns);
+    }
   }
 }
 
@@ -73,7 +84,7 @@ LEWM_INLINE void pack_values(const char* v, std::int64_t stride, std::int64_t to
 }
 
 // score: [keys] logits -> exp(logit - max) as GEMM input, zero from `tokens` on. Returns one over their sum.
-template <int kGroup>
+template <int kGroup, bool Coarse>
 LEWM_INLINE float softmax_row(float* score, std::int64_t tokens, std::int64_t keys) {
   const std::int64_t whole = tokens / kLanes * kLanes;
   F top = set(score[0]);
@@ -83,7 +94,7 @@ LEWM_INLINE float softmax_row(float* score, std::int64_t tokens, std::int64_t ke
   F total = zero();
   for (std::int64_t i = 0; i < keys; i += kLanes) {
     const F below = sub(load(score + i), top);
-    F e = kGroup == 1 ? exp(below) : exp_coarse(below);
+    F e = Coarse ? exp_coarse(below) : exp(below);
     if (i >= whole) e = keep_n(e, tokens - i);
     total = add(total, e);
     if constexpr (kGroup == 1) {
@@ -99,6 +110,7 @@ template <class Blocks, class Row>
 static void full_attention_as(const FullAttention& args) {
   constexpr int kGroup = Blocks::kGroup;
   constexpr std::int64_t kElement = sizeof(typename Row::Element);
+  constexpr bool kCoarse = kElement == 2;  // logits of rounded numbers
   const std::int64_t d = args.head_dim;
   const AttentionScratch layout(args.tokens, d, Blocks::kRows);
   std::uint32_t* const scratch = static_cast<std::uint32_t*>(args.scratch);
@@ -119,7 +131,7 @@ static void full_attention_as(const FullAttention& args) {
     std::int64_t a_stride = stride;
     if (d * kElement != depth * 4) {
       for (std::int64_t r = 0; r < rows; ++r) {
-        copy_words<kGroup>(Row(a + r * stride), d, depth, query + r * depth, 1);
+        copy_words<kGroup>(Row(a + r * stride), d, 0, depth, query + r * depth, 1);
       }
       a = reinterpret_cast<const char*>(query);
       a_stride = depth * 4;
@@ -130,7 +142,8 @@ static void full_attention_as(const FullAttention& args) {
     }
     float inverse[Blocks::kRows];
     for (std::int64_t r = 0; r < rows; ++r) {
-      inverse[r] = softmax_row<kGroup>(reinterpret_cast<float*>(score + r * layout.keys), args.tokens, layout.keys);
+      inverse[r] =
+          softmax_row<kGroup, kCoarse>(reinterpret_cast<float*>(score + r * layout.keys), args.tokens, layout.keys);
     }
     for (std::int64_t c = 0; c < d; c += kTileColumns) {
       multiply_block(reinterpret_cast<const char*>(score), layout.keys * 4,

@@ -1,5 +1,6 @@
 // GEMM with register tiles, for every instruction set and precision whose dot product reads 32-bit words of the row
-// (one float, two bf16, four bytes) against a vector of such words of the weights. Include after epilogue.inl.h.
+// (one float, two bf16 or int16, four bytes) against a vector of such words of the weights. Include after
+// epilogue.inl.h.
 //
 // The weights lie in panels of kTileColumns columns, [n / columns][words][columns] words. A block of rows, as many as
 // stay in the second-level cache, passes one panel after the other, a tile of rows at a time; meanwhile the next panel,
@@ -153,11 +154,11 @@ static void run(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue
   }
 }
 
-// The table entry; T is the element type of packed weights, and as wide as a row's.
-template <class Dot, class T>
+// The table entry. A row's elements are as wide as a packed weight.
+template <class Dot>
 static constexpr Gemm make_gemm() {
   constexpr Precision P = Dot::kPrecision;
-  return {sizeof(T), padded_k_of<P>, padded_n, packed_bytes<P>, pack<P, T>, convert<P>, run<Dot>};
+  return {sizeof(typename Packed<P>::Weight), padded_k_of<P>, padded_n, packed_bytes<P>, pack<P>, convert<P>, run<Dot>};
 }
 
 }  // namespace lewm::cpu::LEWM_SIMD

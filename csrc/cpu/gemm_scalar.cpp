@@ -48,7 +48,7 @@ template <class T>
 void pack_integers(const float* w, const float* bias, std::int64_t n, std::int64_t k, PackedMatrix* out) {
   const float levels = sizeof(T) == 1 ? kInt8Levels : int16_levels(k);
   for (std::int64_t j = 0; j < padded_n(n); ++j) {
-    out->scale[j] = j < n ? int8_scale(w + j * k, k, levels) : 0.0f;
+    out->scale[j] = j < n ? integer_scale(w + j * k, k, levels) : 0.0f;
     out->sum[j] = 0;
   }
   pack_columns<T>(w, n, k, out, [out](std::int64_t j, float value) {
@@ -59,22 +59,9 @@ void pack_integers(const float* w, const float* bias, std::int64_t n, std::int64
   pack_bias(bias, n, out);
 }
 
-void convert_f32(const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t k, Rows out) {
-  for (std::int64_t r = 0; r < rows; ++r) write_row(x + r * x_stride, k, Precision::fp32, out, r);
-}
-void convert_bf16(const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t k, Rows out) {
-  for (std::int64_t r = 0; r < rows; ++r) write_row(x + r * x_stride, k, Precision::bf16, out, r);
-}
-void convert_int8(const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t k, Rows out) {
-  for (std::int64_t r = 0; r < rows; ++r) write_row(x + r * x_stride, k, Precision::int8, out, r);
-}
-void convert_int16(const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t k, Rows out) {
-  for (std::int64_t r = 0; r < rows; ++r) {
-    out.scale[r] = int8_scale(x + r * x_stride, k, int16_levels(k));
-    auto* row = static_cast<std::int16_t*>(out.data) + r * out.stride;
-    for (std::int64_t i = 0; i < k; ++i)
-      row[i] = static_cast<std::int16_t>(quantise(x[r * x_stride + i], out.scale[r]));
-  }
+template <Precision P>
+void convert(const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t k, Rows out) {
+  for (std::int64_t r = 0; r < rows; ++r) write_row(x + r * x_stride, k, P, out, r);
 }
 
 float activate(float x, Activation activation) {
@@ -161,20 +148,14 @@ void run_integers(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilog
 
 }  // namespace
 
-const Gemm kGemm[kPrecisions] = {
-    {sizeof(float), padded_k, padded_n, packed_bytes<float>, pack_f32, convert_f32, run_float<float>},
-    {sizeof(std::uint16_t), padded_k, padded_n, packed_bytes<std::uint16_t>, pack_bf16, convert_bf16,
+const Gemm kGemm[kLayerPrecisions] = {
+    {sizeof(float), padded_k, padded_n, packed_bytes<float>, pack_f32, convert<Precision::fp32>, run_float<float>},
+    {sizeof(std::uint16_t), padded_k, padded_n, packed_bytes<std::uint16_t>, pack_bf16, convert<Precision::bf16>,
      run_float<std::uint16_t>},
-    {sizeof(std::uint8_t), padded_k, padded_n, packed_bytes<std::int8_t>, pack_integers<std::int8_t>, convert_int8,
-     run_integers<std::uint8_t, std::int8_t, kInt8Zero>},
+    {sizeof(std::uint8_t), padded_k, padded_n, packed_bytes<std::int8_t>, pack_integers<std::int8_t>,
+     convert<Precision::int8>, run_integers<std::uint8_t, std::int8_t, kInt8Zero>},
+    {sizeof(std::int16_t), padded_k, padded_n, packed_bytes<std::int16_t>, pack_integers<std::int16_t>,
+     convert<Precision::int16>, run_integers<std::int16_t, std::int16_t, 0>},
 };
-
-const Gemm kGemmInt16 = {sizeof(std::int16_t),
-                         padded_k,
-                         padded_n,
-                         packed_bytes<std::int16_t>,
-                         pack_integers<std::int16_t>,
-                         convert_int16,
-                         run_integers<std::int16_t, std::int16_t, 0>};
 
 }  // namespace lewm::cpu::scalar

@@ -30,7 +30,8 @@ struct Features {
   bool avx512 = false;  // F, BW, DQ, VL
   bool avx512_bf16 = false;
   bool avx512_vnni = false;
-  bool amx = false;  // tiles, bf16 and int8, and this process may use them
+  bool slow_bf16_dot = false;  // vdpbf16ps once in two cycles, where fp32 FMAs start twice a cycle
+  bool amx = false;            // tiles, bf16 and int8, and this process may use them
   bool neon = false;
   bool neon_bf16 = false;
   bool neon_dotprod = false;
@@ -57,6 +58,7 @@ Features detect() {
              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   f.avx512_bf16 = f.avx512 && __builtin_cpu_supports("avx512bf16");
   f.avx512_vnni = f.avx512 && __builtin_cpu_supports("avx512vnni");
+  f.slow_bf16_dot = __builtin_cpu_is("intel");  // they have AMX for that; a virtual machine may hide it
   if (f.avx512_bf16 && f.avx512_vnni) {
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
     constexpr unsigned kAmx = 1u << 22 | 1u << 24 | 1u << 25;  // CPUID 7.0 EDX: AMX-BF16, AMX-TILE, AMX-INT8
@@ -95,7 +97,10 @@ const Features& features() {
 Kernels make_avx512() {
   Kernels table = avx512_kernels();
   if (!features().avx512_bf16) table.gemm[static_cast<int>(Precision::bf16)] = {};
-  if (!features().avx512_vnni) table.gemm[static_cast<int>(Precision::int8)] = {};
+  if (!features().avx512_vnni) {
+    for (Precision p : {Precision::int8, Precision::int16}) table.gemm[static_cast<int>(p)] = {};
+  }
+  if (features().slow_bf16_dot) table.full_attention = avx512_fp32_attention();
   return table;
 }
 #endif
@@ -210,10 +215,24 @@ Isa active_isa() {
   return isa;
 }
 
+LayerPrecisions layer_precisions(const Kernels& kernels, Precision precision) {
+  if (precision != Precision::int8) return {precision, precision};
+  const bool has_fine = kernels.gemm[static_cast<int>(kernels.int8.fine)].run;
+  return {kernels.int8.main, has_fine ? kernels.int8.fine : Precision::fp32};
+}
+
+bool has(const Kernels& kernels, Precision precision) {
+  return kernels.gemm[static_cast<int>(layer_precisions(kernels, precision).main)].run;
+}
+
 Precision auto_precision(Isa isa) {
-  if (isa == Isa::avx2) return Precision::int8;                // in 16-bit integers: 1.5 times fp32's speed
-  const bool has_dot = isa == Isa::avx512 || isa == Isa::amx;  // elsewhere bf16 is widened and multiplied as fp32
-  return has_dot && kernels(isa).gemm[static_cast<int>(Precision::bf16)].run ? Precision::bf16 : Precision::fp32;
+  if (isa == Isa::amx) return Precision::bf16;
+  if (isa == Isa::avx2) return Precision::int8;  // in 16-bit integers: 1.5 times fp32's speed
+  if (isa == Isa::avx512) {
+    if (has(kernels(isa), Precision::bf16) && !features().slow_bf16_dot) return Precision::bf16;
+    if (has(kernels(isa), Precision::int8)) return Precision::int8;
+  }
+  return Precision::fp32;  // elsewhere bf16 is widened and multiplied as fp32
 }
 
 }  // namespace lewm::cpu

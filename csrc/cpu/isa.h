@@ -19,9 +19,15 @@ const Kernels& kernels(Isa isa);
 // unknown or unavailable LEWM_ISA throws Error(invalid_argument) that names it and lists what there is.
 Isa active_isa();
 
+// Of the layers of a model of `precision`; fine layers are fp32 where the CPU lacks the table's choice.
+LayerPrecisions layer_precisions(const Kernels& kernels, Precision precision);
+
+// A model of this precision can run.
+bool has(const Kernels& kernels, Precision precision);
+
 // What precision "auto" means with an available instruction set, in C, C++ and Python: the fastest whose predicted
-// latents keep a cosine of 0.999 to fp32 without calibration. That is bf16 where the CPU has bf16 dot products, int8
-// with AVX2, which computes it in 16-bit integers that hold 10 to 12 bits, else fp32.
+// latents keep a cosine of 0.999 to fp32 without calibration. That is bf16 where the CPU has bf16 dot products faster
+// than fp32 ones, int8 with AVX-512 VNNI otherwise and with AVX2, which computes it in 16-bit integers, else fp32.
 Precision auto_precision(Isa isa);
 
 }  // namespace lewm::cpu

@@ -18,12 +18,11 @@ namespace lewm::cpu {
 
 // Rows of GEMM input, in the element type of a precision:
 //   fp32: float.   bf16: uint16_t (round to nearest even).
-//   int8: round(x / scale[row]) with scale[row] = max|x| / levels, in the type that the tier's dot products read: a
-//         uint8_t with kInt8Zero added and 127 levels, or (AVX2) an int16_t and int16_levels(k) of them. The scale is 1
-//         for a row whose max|x| is below kInt8Tiny, and NaN for a row that holds a NaN or an infinity, so that neither
-//         gets lost.
-// `stride` is in elements of Gemm::row_bytes and at least padded_k(k); elements k..padded_k(k)-1 of a row are zero
-// (a uint8_t: kInt8Zero).
+//   int8: uint8_t(round(x / scale[row]) + kInt8Zero) with scale[row] = max|x| / kInt8Levels.
+//   int16: int16_t(round(x / scale[row])) with scale[row] = max|x| / int16_levels(k).
+// The scale is 1 for a row whose max|x| is below kInt8Tiny, and NaN for a row that holds a NaN or an infinity, so that
+// neither gets lost. `stride` is in elements of Gemm::row_bytes and at least padded_k(k); elements k..padded_k(k)-1 of
+// a row stand for zero.
 constexpr int kInt8Zero = 128;
 constexpr float kInt8Tiny = 1e-30f;
 constexpr float kInt8Levels = 127.0f;
@@ -38,7 +37,7 @@ constexpr float kInt8Levels = 127.0f;
 struct Rows {
   void* data = nullptr;
   std::int64_t stride = 0;
-  float* scale = nullptr;  // [rows], int8 only
+  float* scale = nullptr;  // [rows], integers only
 };
 
 // A weight matrix W (N, K) packed for one instruction set and precision. Owned by the model, read-only after packing.
@@ -47,8 +46,8 @@ struct PackedMatrix {
   std::int64_t k = 0;
   void* data = nullptr;         // packed_bytes(n, k), 64-byte aligned
   float* bias = nullptr;        // [padded_n], zero where there is none
-  float* scale = nullptr;       // [padded_n], int8 only: weight = scale * integer, of as many levels as the rows
-  std::int32_t* sum = nullptr;  // [padded_n], int8 only: what undoes the rows' kInt8Zero
+  float* scale = nullptr;       // [padded_n], integers only: weight = scale * integer, of as many levels as the rows
+  std::int32_t* sum = nullptr;  // [padded_n], integers only: what undoes the rows' kInt8Zero
 };
 
 enum class Activation : int { none = 0, gelu = 1, silu = 2 };  // gelu is the exact (erf) one
@@ -147,10 +146,17 @@ struct FullAttention {
 // The table
 // ---------------------------------------------------------------------------------------------------------------------
 
+// Of a model's layers: most are `main`; those whose inputs or outputs suffer most from 8 bits, and cost little, `fine`.
+struct LayerPrecisions {
+  Precision main = Precision::fp32;
+  Precision fine = Precision::fp32;
+};
+
 struct Kernels {
-  const char* isa;         // "scalar", "avx2", "avx512", "amx", "neon"
-  Precision fine;          // int8 models: of the layers that 8 bits are too coarse for
-  Gemm gemm[kPrecisions];  // all null where the CPU lacks the precision's dot products; Store::bf16 needs gemm[bf16]
+  const char* isa;       // "scalar", "avx2", "avx512", "amx", "neon"
+  LayerPrecisions int8;  // of int8 models
+  // All null where the CPU lacks the precision's dot products; Store::bf16 needs gemm[bf16].
+  Gemm gemm[kLayerPrecisions];
   void (*layer_norm)(const LayerNorm& args, Precision precision, Rows out);
   void (*ada_ln)(const AdaLN& args, Precision precision, Rows out);
   void (*window_attention)(const WindowAttention& args, Precision precision, Rows out);

@@ -24,6 +24,7 @@ void full_attention(const FullAttention& args) {
 
 Kernels with_tiles(Kernels table) {
   table.isa = "amx";
+  table.int8.fine = Precision::bf16;  // tiles multiply it faster than int16
   table.gemm[static_cast<int>(Precision::bf16)].run = amx::run_tiles<amx::TileBf16>;
   table.gemm[static_cast<int>(Precision::int8)].run = amx::run_tiles<amx::TileInt8>;
   table.full_attention = full_attention;

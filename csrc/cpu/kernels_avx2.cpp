@@ -28,16 +28,15 @@ void full_attention(const FullAttention& args) {
 
 const Kernels& avx2_kernels() {
   using namespace avx2;
-  static constexpr Kernels kTable = {
-      "avx2",
-      Precision::int8,
-      {make_gemm<DotF32, float>(), make_gemm<DotBf16, std::uint16_t>(), make_gemm<DotInt8, Int8Weight>()},
-      layer_norm,
-      ada_ln,
-      window_attention,
-      attention_scratch<RegisterBlocks<DotF32>>,
-      full_attention,
-      squared_distance};
+  static constexpr Kernels kTable = {"avx2",
+                                     {Precision::int16, Precision::int16},
+                                     {make_gemm<DotF32>(), make_gemm<DotBf16>(), {}, make_gemm<DotInt16>()},
+                                     layer_norm,
+                                     ada_ln,
+                                     window_attention,
+                                     attention_scratch<RegisterBlocks<DotF32>>,
+                                     full_attention,
+                                     squared_distance};
   return kTable;
 }
 

@@ -1,5 +1,5 @@
-// The AVX-512 tier. fp32 needs F, BW, DQ and VL; bf16 needs BF16 too, int8 VNNI (isa.cpp leaves out what is missing).
-// The order matters: each builds on those before it.
+// The AVX-512 tier. fp32 needs F, BW, DQ and VL; bf16 needs BF16 too, int8 and int16 VNNI (isa.cpp leaves out what is
+// missing). The order matters: each builds on those before it.
 // clang-format off
 #include "cpu/vec_avx512.h"
 #include "cpu/math.inl.h"
@@ -24,14 +24,22 @@ void full_attention(const FullAttention& args) {
                              : full_attention_as<RegisterBlocks<AttentionDot>, Bf16Row>(args);
 }
 
+void fp32_attention(const FullAttention& args) {
+  using namespace avx512;
+  using Blocks = RegisterBlocks<DotF32>;
+  args.storage == Store::f32 ? full_attention_as<Blocks, FloatRow>(args) : full_attention_as<Blocks, Bf16Row>(args);
+}
+
 }  // namespace
+
+RunFullAttention avx512_fp32_attention() { return fp32_attention; }
 
 const Kernels& avx512_kernels() {
   using namespace avx512;
   static constexpr Kernels kTable = {
       "avx512",
-      Precision::bf16,
-      {make_gemm<DotF32, float>(), make_gemm<DotBf16, std::uint16_t>(), make_gemm<DotInt8, Int8Weight>()},
+      {Precision::int8, Precision::int16},
+      {make_gemm<DotF32>(), make_gemm<DotBf16>(), make_gemm<DotInt8>(), make_gemm<DotInt16>()},
       layer_norm,
       ada_ln,
       window_attention,

@@ -29,16 +29,15 @@ void full_attention(const FullAttention& args) {
 
 const Kernels& neon_kernels() {
   using namespace neon;
-  static constexpr Kernels kTable = {
-      "neon",
-      Precision::bf16,
-      {make_gemm<DotF32, float>(), make_gemm<DotBf16, std::uint16_t>(), make_gemm<DotInt8, Int8Weight>()},
-      layer_norm,
-      ada_ln,
-      window_attention,
-      attention_scratch<RegisterBlocks<DotF32>>,
-      full_attention,
-      squared_distance};
+  static constexpr Kernels kTable = {"neon",
+                                     {Precision::int8, Precision::bf16},
+                                     {make_gemm<DotF32>(), make_gemm<DotBf16>(), make_gemm<DotInt8>(), {}},
+                                     layer_norm,
+                                     ada_ln,
+                                     window_attention,
+                                     attention_scratch<RegisterBlocks<DotF32>>,
+                                     full_attention,
+                                     squared_distance};
   return kTable;
 }
 

@@ -6,8 +6,8 @@ namespace lewm::cpu {
 
 const Kernels& scalar_kernels() {
   static const Kernels table = {"scalar",
-                                Precision::bf16,
-                                {scalar::kGemm[0], scalar::kGemm[1], scalar::kGemm[2]},
+                                {Precision::int8, Precision::bf16},
+                                {scalar::kGemm[0], scalar::kGemm[1], scalar::kGemm[2], scalar::kGemm[3]},
                                 scalar::layer_norm,
                                 scalar::ada_ln,
                                 scalar::window_attention,

@@ -12,13 +12,10 @@ namespace lewm::cpu::scalar {
                                : float_from_bf16(static_cast<const std::uint16_t*>(data)[i]);
 }
 
-extern const Gemm kGemm[kPrecisions];
-
-// int8 as AVX2 computes it, with int16_t rows and weights of int16_levels(k): what that tier's tests compare with.
-extern const Gemm kGemmInt16;
+extern const Gemm kGemm[kLayerPrecisions];
 
 // max|x| / levels; 1 for a row of (nearly) zeros, NaN where an element is NaN or infinite, so that neither gets lost.
-float int8_scale(const float* x, std::int64_t count, float levels);
+float integer_scale(const float* x, std::int64_t count, float levels);
 std::int32_t quantise(float value, float scale);
 
 // Writes row r of `out`, k elements of x, in the element type of `precision` (padded_k(k) == k here).

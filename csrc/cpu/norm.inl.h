@@ -128,14 +128,7 @@ static void ada_ln_as(const AdaLN& args, Rows out) {
 }
 
 static void layer_norm(const LayerNorm& args, Precision precision, Rows out) {
-  switch (precision) {
-    case Precision::fp32:
-      return layer_norm_as<Precision::fp32>(args, out);
-    case Precision::bf16:
-      return layer_norm_as<Precision::bf16>(args, out);
-    case Precision::int8:
-      return layer_norm_as<Precision::int8>(args, out);
-  }
+  with_precision(precision, [&](auto p) { layer_norm_as<p.kValue>(args, out); });
 }
 
 template <Precision P>
@@ -144,14 +137,7 @@ static void ada_ln_from(const AdaLN& args, Rows out) {
 }
 
 static void ada_ln(const AdaLN& args, Precision precision, Rows out) {
-  switch (precision) {
-    case Precision::fp32:
-      return ada_ln_from<Precision::fp32>(args, out);
-    case Precision::bf16:
-      return ada_ln_from<Precision::bf16>(args, out);
-    case Precision::int8:
-      return ada_ln_from<Precision::int8>(args, out);
-  }
+  with_precision(precision, [&](auto p) { ada_ln_from<p.kValue>(args, out); });
 }
 
 static void squared_distance(const float* x, std::int64_t x_stride, const float* goal, std::int64_t rows,

@@ -22,7 +22,7 @@ void normalise(float* y, std::int64_t d, float eps) {
 
 }  // namespace
 
-float int8_scale(const float* x, std::int64_t count, float levels) {
+float integer_scale(const float* x, std::int64_t count, float levels) {
   float largest = 0;
   for (std::int64_t i = 0; i < count; ++i) {
     if (!std::isfinite(x[i])) return std::numeric_limits<float>::quiet_NaN();
@@ -51,10 +51,16 @@ void write_row(const float* x, std::int64_t k, Precision precision, Rows out, st
     }
     case Precision::int8: {
       std::uint8_t* row = static_cast<std::uint8_t*>(out.data) + r * out.stride;
-      out.scale[r] = int8_scale(x, k, kInt8Levels);
+      out.scale[r] = integer_scale(x, k, kInt8Levels);
       for (std::int64_t i = 0; i < k; ++i) {
         row[i] = static_cast<std::uint8_t>(quantise(x[i], out.scale[r]) + kInt8Zero);
       }
+      return;
+    }
+    case Precision::int16: {
+      std::int16_t* row = static_cast<std::int16_t*>(out.data) + r * out.stride;
+      out.scale[r] = integer_scale(x, k, int16_levels(k));
+      for (std::int64_t i = 0; i < k; ++i) row[i] = static_cast<std::int16_t>(quantise(x[i], out.scale[r]));
       return;
     }
   }

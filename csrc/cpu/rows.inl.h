@@ -14,15 +14,55 @@ LEWM_INLINE void for_vectors(std::int64_t d, Body body) {
 }
 LEWM_INLINE F load_some(const float* p, std::int64_t n) { return n == kLanes ? load(p) : load_n(p, n); }
 
+// How the integer precisions store rows and weights. kRowZero stands for zero in a row; kProductZero is what of it is
+// left in a dot product.
+template <Precision P>
+struct Integers;
+template <>
+struct Integers<Precision::int8> {  // unsigned rows, signed weights: what the dot products want
+  using Row = std::uint8_t;
+  using Weight = std::int8_t;
+  static constexpr int kRowZero = kInt8Zero, kProductZero = kInt8ProductZero;
+  static LEWM_METHOD float levels(std::int64_t) { return kInt8Levels; }
+};
+template <>
+struct Integers<Precision::int16> {
+  using Row = std::int16_t;
+  using Weight = std::int16_t;
+  static constexpr int kRowZero = 0, kProductZero = 0;
+  static LEWM_METHOD float levels(std::int64_t k) { return int16_levels(k); }
+};
+
+// body(Tag<P>{}) for the precision P that `precision` is, if this tier has it.
+template <Precision P>
+struct Tag {
+  static constexpr Precision kValue = P;
+};
+template <class Body>
+LEWM_INLINE void with_precision(Precision precision, Body body) {
+  switch (precision) {
+    case Precision::fp32:
+      return body(Tag<Precision::fp32>{});
+    case Precision::bf16:
+      return body(Tag<Precision::bf16>{});
+    case Precision::int8:
+      if constexpr (kHasInt8) body(Tag<Precision::int8>{});
+      return;
+    case Precision::int16:
+      if constexpr (kHasInt16) body(Tag<Precision::int16>{});
+      return;
+  }
+}
+
 // Rows end on a multiple of 64 bytes (fp32: of an element), which is what one tile register holds of a row.
 template <Precision P>
 LEWM_INLINE std::int64_t padded_k(std::int64_t k) {
-  constexpr std::int64_t kElements = P == Precision::fp32 ? 1 : P == Precision::bf16 ? 32 : 64;
+  constexpr std::int64_t kElements = P == Precision::fp32 ? 1 : P == Precision::int8 ? 64 : 32;
   return (k + kElements - 1) / kElements * kElements;
 }
 
 // max|x| / levels of a row, with the exceptions that kernels.h names.
-LEWM_INLINE float int8_scale(const float* x, std::int64_t k, float levels) {
+LEWM_INLINE float integer_scale(const float* x, std::int64_t k, float levels) {
   I bits = zero_i();
   std::int64_t i = 0;
   for (; i + kLanes <= k; i += kLanes) bits = max_i(bits, magnitude_bits(load(x + i)));
@@ -34,12 +74,13 @@ LEWM_INLINE float int8_scale(const float* x, std::int64_t k, float levels) {
   return value < kInt8Tiny ? 1.0f : value * (1.0f / levels);
 }
 
-LEWM_INLINE void write_row_int8(const float* x, std::int64_t k, Int8Row* row, float* scale) {
-  const std::int64_t padded = padded_k<Precision::int8>(k);
-  *scale = int8_scale(x, k, int8_levels(k));
+template <Precision P>
+LEWM_INLINE void write_row_integers(const float* x, std::int64_t k, typename Integers<P>::Row* row, float* scale) {
+  const std::int64_t padded = padded_k<P>(k);
+  *scale = integer_scale(x, k, Integers<P>::levels(k));
   const F inverse = set(1.0f / *scale);
   // Adding 1.5 * 2^23 rounds to an integer (to nearest even) and leaves it in the low bits.
-  const F shift = set(12582912.0f + kRowZero);
+  const F shift = set(12582912.0f + Integers<P>::kRowZero);
   std::int64_t i = 0;
   for (; i + kLanes <= k; i += kLanes) store_low_bits(row + i, fma(load(x + i), inverse, shift));
   for (; i < padded; i += kLanes) {
@@ -65,7 +106,9 @@ LEWM_INLINE void write_row(const float* x, std::int64_t k, Rows out, std::int64_
   const std::int64_t first = r * out.stride;
   if constexpr (P == Precision::fp32) write_row_f32(x, k, static_cast<float*>(out.data) + first);
   if constexpr (P == Precision::bf16) write_row_bf16(x, k, static_cast<std::uint16_t*>(out.data) + first);
-  if constexpr (P == Precision::int8) write_row_int8(x, k, static_cast<Int8Row*>(out.data) + first, out.scale + r);
+  if constexpr (is_integer(P)) {
+    write_row_integers<P>(x, k, static_cast<typename Integers<P>::Row*>(out.data) + first, out.scale + r);
+  }
 }
 
 template <Precision P>

@@ -11,6 +11,11 @@ const Kernels& avx512_kernels();
 const Kernels& amx_kernels();
 const Kernels& neon_kernels();
 
+// Full attention of the AVX-512 tier by fp32 products, bf16 storage included: for CPUs whose bf16 dot products run at
+// half the rate of fp32 ones.
+using RunFullAttention = decltype(Kernels::full_attention);
+RunFullAttention avx512_fp32_attention();
+
 // GEMMs of the NEON tier for CPUs with the bf16 and the dot-product extension.
 using RunGemm = decltype(Gemm::run);
 RunGemm neon_dot_bf16();

@@ -19,13 +19,10 @@ constexpr int kLanes = 8;
 constexpr int kTileVectors = 2;  // of a GEMM register tile; its rows are the Dot types'
 // GEMM rows that stay in the second-level cache: beside them 512 KiB hold two panels of K = 2048.
 constexpr std::int64_t kBlockBytes = 250 << 10;
-// int8: vpmaddwd multiplies 16 pairs of int16 and adds neighbours exactly, where vpmaddubsw would saturate. Rows and
-// weights are kept as int16, so that no instruction of the inner loop widens them, and then finer steps cost nothing.
-using Int8Row = std::int16_t;
-using Int8Weight = std::int16_t;
-LEWM_INLINE float int8_levels(std::int64_t k) { return int16_levels(k); }
-constexpr int kRowZero = 0;      // what stands for zero in a row
-constexpr int kProductZero = 0;  // what the dot product takes a row's zero for
+// int8 models: vpmaddwd multiplies 16 pairs of int16 and adds neighbours exactly, where vpmaddubsw would saturate. Rows
+// and weights are int16, so that no instruction of the inner loop widens them, and then finer steps cost nothing.
+constexpr bool kHasInt8 = false, kHasInt16 = true;
+constexpr int kInt8ProductZero = 0;
 
 LEWM_INLINE I first_lanes(std::int64_t n) {
   const int count = n >= kLanes ? kLanes : n <= 0 ? 0 : static_cast<int>(n);
@@ -62,6 +59,29 @@ LEWM_INLINE float largest(F x) {
   __m128 half = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
   half = _mm_max_ps(half, _mm_movehl_ps(half, half));
   return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
+}
+
+// v[i][j] <-> v[j][i].
+LEWM_INLINE void transpose(F (&v)[kLanes]) {
+  F pairs[kLanes], quads[kLanes];
+#pragma GCC unroll 4
+  for (int i = 0; i < kLanes; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
+    pairs[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < kLanes; i += 4) {  // half h of quads[i + c]: column 4 h + c of v[i..i + 3]
+    const auto pair = [&](int k) { return _mm256_castps_pd(pairs[i + k]); };
+    quads[i] = _mm256_castpd_ps(_mm256_unpacklo_pd(pair(0), pair(2)));
+    quads[i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(pair(0), pair(2)));
+    quads[i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(pair(1), pair(3)));
+    quads[i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(pair(1), pair(3)));
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    v[c] = _mm256_permute2f128_ps(quads[c], quads[4 + c], 0x20);
+    v[4 + c] = _mm256_permute2f128_ps(quads[c], quads[4 + c], 0x31);
+  }
 }
 
 LEWM_INLINE F load(const float* p) { return _mm256_loadu_ps(p); }

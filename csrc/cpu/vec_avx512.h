@@ -26,11 +26,8 @@ constexpr int kLanes = 16;
 constexpr int kTileVectors = 2;  // of a GEMM register tile; its rows are the Dot types'
 // GEMM rows that stay in the second-level cache, of 1 or 2 MiB here.
 constexpr std::int64_t kBlockBytes = 1000 << 10;
-using Int8Row = std::uint8_t;  // unsigned, weights signed: what the int8 dot products want
-using Int8Weight = std::int8_t;
-LEWM_INLINE float int8_levels(std::int64_t) { return kInt8Levels; }
-constexpr int kRowZero = kInt8Zero;      // what stands for zero in a row
-constexpr int kProductZero = kInt8Zero;  // what the dot product takes a row's zero for
+constexpr bool kHasInt8 = true, kHasInt16 = true;
+constexpr int kInt8ProductZero = kInt8Zero;  // still in the int8 dot products
 
 LEWM_INLINE __mmask16 first_lanes(std::int64_t n) {
   return static_cast<__mmask16>(n >= kLanes ? 0xffffu : n <= 0 ? 0u : (1u << n) - 1u);
@@ -71,6 +68,35 @@ LEWM_INLINE F sums(const F (&v)[kLanes]) {
   const F all = add(_mm512_shuffle_f32x4(even, odd, 0x88), _mm512_shuffle_f32x4(even, odd, 0xdd));
   // Quarter q holds v[q], v[q + 8], v[q + 4], v[q + 12].
   return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 1, 5, 9, 13, 3, 7, 11, 15), all);
+}
+
+// v[i][j] <-> v[j][i].
+LEWM_INLINE void transpose(F (&v)[kLanes]) {
+  F pairs[kLanes], quads[kLanes];
+#pragma GCC unroll 8
+  for (int i = 0; i < kLanes; i += 2) {
+    pairs[i] = _mm512_unpacklo_ps(v[i], v[i + 1]);
+    pairs[i + 1] = _mm512_unpackhi_ps(v[i], v[i + 1]);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kLanes; i += 4) {  // quarter q of quads[i + c]: column 4 q + c of v[i..i + 3]
+    const auto pair = [&](int k) { return _mm512_castps_pd(pairs[i + k]); };
+    quads[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(pair(0), pair(2)));
+    quads[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(pair(0), pair(2)));
+    quads[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(pair(1), pair(3)));
+    quads[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(pair(1), pair(3)));
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    const F even_top = _mm512_shuffle_f32x4(quads[c], quads[4 + c], 0x88);
+    const F odd_top = _mm512_shuffle_f32x4(quads[c], quads[4 + c], 0xdd);
+    const F even_end = _mm512_shuffle_f32x4(quads[8 + c], quads[12 + c], 0x88);
+    const F odd_end = _mm512_shuffle_f32x4(quads[8 + c], quads[12 + c], 0xdd);
+    v[c] = _mm512_shuffle_f32x4(even_top, even_end, 0x88);
+    v[4 + c] = _mm512_shuffle_f32x4(odd_top, odd_end, 0x88);
+    v[8 + c] = _mm512_shuffle_f32x4(even_top, even_end, 0xdd);
+    v[12 + c] = _mm512_shuffle_f32x4(odd_top, odd_end, 0xdd);
+  }
 }
 
 LEWM_INLINE F load(const float* p) { return _mm512_loadu_ps(p); }
@@ -123,9 +149,12 @@ LEWM_INLINE I magnitude_bits(F x) { return _mm512_and_si512(_mm512_castps_si512(
 LEWM_INLINE I max_i(I a, I b) { return _mm512_max_epi32(a, b); }
 LEWM_INLINE I zero_i() { return _mm512_setzero_si512(); }
 LEWM_INLINE std::int32_t largest_i(I x) { return _mm512_reduce_max_epi32(x); }
-// The low byte of each lane's bits.
+// The low bits of each lane, as many as an element has.
 LEWM_INLINE void store_low_bits(std::uint8_t* p, F x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_castps_si512(x)));
+}
+LEWM_INLINE void store_low_bits(std::int16_t* p, F x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_castps_si512(x)));
 }
 
 }  // namespace lewm::cpu::LEWM_SIMD

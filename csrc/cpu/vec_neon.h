@@ -21,11 +21,8 @@ constexpr int kLanes = 4;
 constexpr int kTileVectors = 2;  // of a GEMM register tile; its rows are the Dot types'
 // GEMM rows that stay in the second-level cache, beside panels, if it has 512 KiB.
 constexpr std::int64_t kBlockBytes = 250 << 10;
-using Int8Row = std::uint8_t;  // unsigned, weights signed: what the int8 dot products want
-using Int8Weight = std::int8_t;
-LEWM_INLINE float int8_levels(std::int64_t) { return kInt8Levels; }
-constexpr int kRowZero = kInt8Zero;  // what stands for zero in a row
-constexpr int kProductZero = 0;      // int8 dot products take the input's zero point out themselves
+constexpr bool kHasInt8 = true, kHasInt16 = false;
+constexpr int kInt8ProductZero = 0;  // the int8 dot products take the rows' zero point out themselves
 
 LEWM_INLINE F zero() { return vdupq_n_f32(0.0f); }
 LEWM_INLINE F set(float x) { return vdupq_n_f32(x); }
@@ -49,6 +46,17 @@ LEWM_INLINE F scale_by_power_of_two(F x, F n) {
 }
 LEWM_INLINE float sum(F x) { return vaddvq_f32(x); }
 LEWM_INLINE float largest(F x) { return vmaxvq_f32(x); }
+
+// v[i][j] <-> v[j][i].
+LEWM_INLINE void transpose(F (&v)[kLanes]) {
+  const auto halves = [](F x) { return vreinterpretq_f64_f32(x); };
+  const F even_top = vtrn1q_f32(v[0], v[1]), odd_top = vtrn2q_f32(v[0], v[1]);
+  const F even_end = vtrn1q_f32(v[2], v[3]), odd_end = vtrn2q_f32(v[2], v[3]);
+  v[0] = vreinterpretq_f32_f64(vtrn1q_f64(halves(even_top), halves(even_end)));
+  v[1] = vreinterpretq_f32_f64(vtrn1q_f64(halves(odd_top), halves(odd_end)));
+  v[2] = vreinterpretq_f32_f64(vtrn2q_f64(halves(even_top), halves(even_end)));
+  v[3] = vreinterpretq_f32_f64(vtrn2q_f64(halves(odd_top), halves(odd_end)));
+}
 
 LEWM_INLINE F load(const float* p) { return vld1q_f32(p); }
 LEWM_INLINE void store(float* p, F x) { vst1q_f32(p, x); }

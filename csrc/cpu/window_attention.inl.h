@@ -91,14 +91,7 @@ static void window_attention_from(const WindowAttention& args, Rows out) {
 }
 
 static void window_attention(const WindowAttention& args, Precision precision, Rows out) {
-  switch (precision) {
-    case Precision::fp32:
-      return window_attention_from<Precision::fp32>(args, out);
-    case Precision::bf16:
-      return window_attention_from<Precision::bf16>(args, out);
-    case Precision::int8:
-      return window_attention_from<Precision::int8>(args, out);
-  }
+  with_precision(precision, [&](auto p) { window_attention_from<p.kValue>(args, out); });
 }
 
 }  // namespace lewm::cpu::LEWM_SIMD

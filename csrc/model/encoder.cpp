@@ -105,7 +105,7 @@ struct Encoder::Workspace {
   const cpu::Kernels& kernels;
   const EncoderWeights& weights;
   const std::int64_t dim, tokens;
-  const Precision precision;  // of the layers
+  const Precision precision;  // of most layers
   const cpu::Store storage;   // of queries, keys and values
   const std::int64_t qkv_stride;
   const int threads;
@@ -124,7 +124,7 @@ Encoder::Workspace::Workspace(const Model& model, int threads_)
       weights(model.encoder()),
       dim(config.encoder_dim),
       tokens(config.tokens()),
-      precision(model.precision()),
+      precision(cpu::layer_precisions(model.kernels(), model.precision()).main),
       storage(model.storage()),
       qkv_stride(padded_stride(3 * dim, element_bytes(storage))),
       threads(threads_),
@@ -144,7 +144,7 @@ void Encoder::Workspace::lay_out(Arena& a) {
     s.patch_rows = take_rows(a, kernels, weights.patch_bytes.precision, kChunk, patch_values);
     s.rows = take_rows(a, kernels, precision, kChunk, dim);
     s.hidden = take_rows(a, kernels, precision, kChunk, config.encoder_mlp_dim);
-    if (precision == Precision::int8) s.staging = take_staging(a, config.encoder_mlp_dim);
+    if (is_integer(precision)) s.staging = take_staging(a, config.encoder_mlp_dim);
     const std::size_t bytes = kernels.full_attention_scratch(tokens, dim / config.encoder_heads);
     s.attention = a.take<std::byte>(static_cast<std::int64_t>(bytes));
   }

@@ -53,7 +53,7 @@ void HeadWorkspace::lay_out(Arena& arena, const cpu::Kernels& kernels, const Hea
   hidden_ = take_rows(arena, kernels, head.second.precision, rows, hidden);
   if (head.hidden_gamma) {
     staging_ = arena.take<float>(rows * hidden);
-  } else if (head.second.precision == Precision::int8) {
+  } else if (is_integer(head.second.precision)) {
     staging_ = take_staging(arena, hidden);
   }
   if (head.hidden_gamma) hidden_normed_ = take_rows(arena, kernels, Precision::fp32, rows, hidden);

@@ -48,7 +48,7 @@ Linear WeightMemory::pack(const Affine& layer, std::int64_t first, std::int64_t 
   packed.matrix.k = layer.in;
   packed.matrix.data = take(gemm.packed_bytes(out, layer.in));
   packed.matrix.bias = static_cast<float*>(take(columns * sizeof(float)));
-  if (precision == Precision::int8) {
+  if (is_integer(precision)) {
     packed.matrix.scale = static_cast<float*>(take(columns * sizeof(float)));
     packed.matrix.sum = static_cast<std::int32_t*>(take(columns * sizeof(std::int32_t)));
   }
@@ -77,7 +77,7 @@ cpu::Rows take_rows(Arena& arena, const cpu::Kernels& kernels, Precision precisi
   cpu::Rows out;
   out.stride = padded_stride(kernels.gemm[static_cast<int>(precision)].padded_k(k), bytes);
   out.data = arena.take<std::byte>(rows * out.stride * bytes);
-  if (precision == Precision::int8) out.scale = arena.take<float>(rows);
+  if (is_integer(precision)) out.scale = arena.take<float>(rows);
   return out;
 }
 
@@ -92,7 +92,7 @@ void run_linear_to_rows(const cpu::Kernels& kernels, const Linear& layer, cpu::R
                         cpu::Activation activation, Precision next, float* staging, cpu::Rows out) {
   cpu::Epilogue epilogue;
   epilogue.activation = activation;
-  if (next == Precision::int8) {
+  if (is_integer(next)) {
     const std::int64_t stride = padded_stride(layer.out(), sizeof(float));
     for (std::int64_t row = 0; row < rows; row += kStagingRows) {
       const std::int64_t n = std::min(kStagingRows, rows - row);

@@ -22,12 +22,7 @@ struct Linear {
   std::int64_t out() const { return matrix.n; }
 };
 
-// Which precisions a model's layers use. Most use `main`; those whose inputs or outputs suffer most from 8 bits, and
-// cost little, use `fine`.
-struct LayerPrecisions {
-  Precision main = Precision::fp32;
-  Precision fine = Precision::fp32;
-};
+using cpu::LayerPrecisions;
 
 // Rounds, packs and keeps weights.
 class WeightMemory {
@@ -71,7 +66,7 @@ constexpr std::int64_t kStagingRows = 64;
 float* take_staging(Arena& arena, std::int64_t width);
 
 // out = activation(layer(x)) as the input of a layer of precision `next`. staging: from take_staging, used only when
-// next is int8.
+// next is of integers.
 void run_linear_to_rows(const cpu::Kernels& kernels, const Linear& layer, cpu::Rows x, std::int64_t rows,
                         cpu::Activation activation, Precision next, float* staging, cpu::Rows out);
 

@@ -14,10 +14,6 @@ namespace {
 
 constexpr const char* kPrecisionNames[] = {"fp32", "bf16", "int8"};
 
-bool has(const cpu::Kernels& kernels, Precision precision) {
-  return kernels.gemm[static_cast<int>(precision)].run != nullptr;
-}
-
 // The kernels keep a row of these widths on the stack.
 void check_widths(const Config& config) {
   const struct {
@@ -38,14 +34,12 @@ void check_widths(const Config& config) {
   }
 }
 
-// In int8 mode some layers are finer: in the instruction set's choice, or fp32 where this CPU lacks that one.
 LayerPrecisions choose_precisions(const cpu::Kernels& kernels, Precision precision) {
-  if (!has(kernels, precision)) {
+  if (!cpu::has(kernels, precision)) {
     throw Error(Status::unsupported, std::string("precision: ") + kPrecisionNames[static_cast<int>(precision)] +
                                          " is not available with instruction set " + kernels.isa);
   }
-  if (precision != Precision::int8) return {precision, precision};
-  return {precision, has(kernels, kernels.fine) ? kernels.fine : Precision::fp32};
+  return cpu::layer_precisions(kernels, precision);
 }
 
 void check_scale(const char* field, const float* mean, const float* std, std::size_t n) {
@@ -130,7 +124,7 @@ Model::Model(const cpu::Kernels& kernels) : memory_(std::make_unique<WeightMemor
 Model::~Model() = default;
 
 cpu::Store Model::storage() const {
-  return precision_ != Precision::fp32 && has(kernels(), Precision::bf16) ? cpu::Store::bf16 : cpu::Store::f32;
+  return precision_ != Precision::fp32 && cpu::has(kernels(), Precision::bf16) ? cpu::Store::bf16 : cpu::Store::f32;
 }
 
 std::size_t Model::weight_bytes() const { return memory_->bytes(); }

@@ -91,7 +91,7 @@ struct Rollout::Workspace {
   const cpu::Kernels& kernels;
   const PredictorWeights& weights;
   const std::int64_t history, depth, dim, latent_dim, inner, block_dim;
-  const Precision precision;  // of the layers
+  const Precision precision;  // of most layers
   const cpu::Store storage;   // of modulations, queries, keys and values
   const std::int64_t query_stride, query_bytes, kv_stride, kv_bytes, modulation_stride, modulation_bytes;
   const RolloutLimits limits;
@@ -116,7 +116,7 @@ Rollout::Workspace::Workspace(const Model& model, const RolloutLimits& limits_)
       latent_dim(config.latent_dim),
       inner(config.predictor_heads * config.predictor_head_dim),
       block_dim(config.block_dim()),
-      precision(model.precision()),
+      precision(cpu::layer_precisions(model.kernels(), model.precision()).main),
       storage(model.storage()),
       query_stride(padded_stride(inner, element_bytes(storage))),
       query_bytes(query_stride * element_bytes(storage)),
@@ -140,7 +140,7 @@ void Rollout::Workspace::lay_out(Arena& a) {
     t.normed = take_rows(a, kernels, precision, kRows, dim);
     t.attended = take_rows(a, kernels, precision, kRows, inner);
     t.hidden = take_rows(a, kernels, precision, kRows, config.predictor_mlp_dim);
-    if (precision == Precision::int8) t.staging = take_staging(a, std::max(dim, config.predictor_mlp_dim));
+    if (is_integer(precision)) t.staging = take_staging(a, std::max(dim, config.predictor_mlp_dim));
     t.queries = a.take<std::byte>(kRows * query_bytes);
     t.kv = a.take<std::byte>(std::max(depth * history * kTile, kRows) * kv_bytes);
     t.modulation_of = a.take<const void*>(kRows);

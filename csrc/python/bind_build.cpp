@@ -29,7 +29,7 @@ std::vector<std::string> precisions(const std::string& isa) {
   const cpu::Kernels& kernels = cpu::kernels(isa_from_name(isa));
   std::vector<std::string> names;
   for (int p = 0; p < kPrecisions; ++p) {
-    if (kernels.gemm[p].run) names.emplace_back(kPrecisionNames[p]);
+    if (cpu::has(kernels, static_cast<Precision>(p))) names.emplace_back(kPrecisionNames[p]);
   }
   return names;
 }

@@ -54,16 +54,17 @@ double product_rate(const cpu::Kernels& kernels, Precision precision, ThreadPool
 double gemm_peak(const std::string& precision, int threads, const std::string& isa) {
   const cpu::Kernels& kernels = cpu::kernels(isa_from_name(isa));
   const Precision chosen = precision_from_name(precision);
-  if (!kernels.gemm[static_cast<int>(chosen)].run) {
+  if (!cpu::has(kernels, chosen)) {
     throw Error(Status::unsupported,
                 "precision: " + precision + " is not available with instruction set " + kernels.isa);
   }
+  const LayerPrecisions layers = cpu::layer_precisions(kernels, chosen);
   const nb::gil_scoped_release release;
   ThreadPool pool(threads);
   double peak = 0;
   for (const std::int64_t n : {64, 192, 512}) {
     for (const std::int64_t k : {192, 512, 1024}) {
-      peak = std::max(peak, product_rate(kernels, chosen, pool, n, k, 0.05));
+      peak = std::max(peak, product_rate(kernels, layers.main, pool, n, k, 0.05));
     }
   }
   return peak;

@@ -43,8 +43,8 @@ def build_info() -> dict[str, Any]:
 def choose_precision(precision: str, isa: str = "") -> tuple[str, str]:
     """The precision that a request means for an instruction set ("": the active one), and why.
 
-    "auto" is the core's choice, in C too: bf16 where the CPU has bf16 dot products; int8 with AVX2, which computes
-    it in 16-bit integers; else fp32. 8 bits are used on request only.
+    "auto" is the core's choice, in C too: bf16 where the CPU has bf16 dot products faster than fp32 ones; int8 with
+    AVX-512 VNNI otherwise, and with AVX2, which computes it in 16-bit integers; else fp32.
 
     Raises:
         ValueError: no such precision.
@@ -58,11 +58,12 @@ def choose_precision(precision: str, isa: str = "") -> tuple[str, str]:
     isa = isa or _core.active_isa()
     chosen = _core.auto_precision(isa)
     if chosen == "bf16":
-        return chosen, f"{isa} has bf16 dot products here, and bf16 keeps latents within cosine 0.999 of fp32"
+        return chosen, f"{isa} has fast bf16 dot products here, and bf16 keeps latents within cosine 0.999 of fp32"
     if chosen == "int8":
-        reason = "10 to 12 bits in 16-bit integers here: faster than fp32, and latents stay within cosine 0.999 of it"
+        bits = "10 to 12" if isa == "avx2" else "8"
+        reason = f"{bits} bits here, faster than fp32 and bf16, and latents stay within cosine 0.999 of fp32"
         return chosen, f"{isa} computes int8 with {reason}"
-    return chosen, f"{isa} has no bf16 dot products here"
+    return chosen, f"{isa} has no fast dot products of fewer bits here"
 
 
 def choose_device(device: str) -> int:

@@ -10,7 +10,9 @@
 
 #include "check.h"
 #include "cpu/bf16.h"
+#include "cpu/built_tiers.h"
 #include "cpu/isa.h"
+#include "cpu/tables.h"
 
 namespace lewm::cpu::testing {
 
@@ -23,11 +25,21 @@ inline std::vector<Isa> tiers() {
   return available;
 }
 
+// Tables whose full attention is tested: every tier's, and the AVX-512 tier's own where this CPU runs a substitute.
+inline std::vector<const Kernels*> attention_tables() {
+  std::vector<const Kernels*> tables;
+  for (Isa isa : tiers()) tables.push_back(&kernels(isa));
+#if LEWM_HAVE_AVX512
+  if (isa_available(Isa::avx512) && has(kernels(Isa::avx512), Precision::bf16)) tables.push_back(&avx512_kernels());
+#endif
+  return tables;
+}
+
 inline const char* name(Precision precision) {
-  constexpr const char* kNames[] = {"fp32", "bf16", "int8"};
+  constexpr const char* kNames[] = {"fp32", "bf16", "int8", "int16"};
   return kNames[static_cast<int>(precision)];
 }
-constexpr Precision kAllPrecisions[] = {Precision::fp32, Precision::bf16, Precision::int8};
+constexpr Precision kAllPrecisions[] = {Precision::fp32, Precision::bf16, Precision::int8, Precision::int16};
 
 // 64-byte aligned memory, filled with 0xff bytes: NaN as float or bf16, so that a read of what nobody wrote shows.
 class Buffer {
@@ -78,8 +90,9 @@ struct RowsBuffer {
       case Precision::bf16:
         return float_from_bf16(data.as<std::uint16_t>()[at]);
       case Precision::int8:
-        return static_cast<float>(bytes == 2 ? data.as<std::int16_t>()[at] : data.as<std::uint8_t>()[at] - kInt8Zero) *
-               view.scale[r];
+        return static_cast<float>(data.as<std::uint8_t>()[at] - kInt8Zero) * view.scale[r];
+      case Precision::int16:
+        return static_cast<float>(data.as<std::int16_t>()[at]) * view.scale[r];
     }
     return 0;
   }

@@ -39,7 +39,8 @@ inline std::vector<Tier> tiers() {
     const auto isa = static_cast<lewm::cpu::Isa>(i);
     if (!lewm::cpu::isa_available(isa)) continue;
     for (int p = 0; p < lewm::kPrecisions; ++p) {
-      if (lewm::cpu::kernels(isa).gemm[p].run) all.push_back({isa, static_cast<Precision>(p)});
+      const Tier tier{isa, static_cast<Precision>(p)};
+      if (lewm::cpu::has(lewm::cpu::kernels(isa), tier.precision)) all.push_back(tier);
     }
   }
   return all;

@@ -24,7 +24,7 @@ void compare_rows(RowsBuffer& got, RowsBuffer& want, const std::string& what) {
     for (std::int64_t i = 0; i < want.k; ++i) {
       const float expected = want.value(r, i);
       const double error = std::fabs(got.value(r, i) - expected) /
-                           step(want.precision, expected, want.precision == Precision::int8 ? want.view.scale[r] : 0);
+                           step(want.precision, expected, is_integer(want.precision) ? want.view.scale[r] : 0);
       worst = error <= worst ? worst : error;
     }
   }
@@ -241,8 +241,8 @@ Buffer run_full(const Kernels& tier, Buffer& qkv, std::int64_t tokens, std::int6
 }  // namespace
 
 TEST(full_attention_agrees_with_scalar) {
-  for (Isa isa : tiers()) {
-    const Kernels& tier = kernels(isa);
+  for (const Kernels* table : attention_tables()) {
+    const Kernels& tier = *table;
     for (Store storage : {Store::f32, Store::bf16}) {
       if (storage == Store::bf16 && !tier.gemm[1].run) continue;
       for (std::int64_t tokens : {1, 2, 17, 65, 257}) {
@@ -278,8 +278,8 @@ TEST(full_attention_agrees_with_scalar) {
 
 // Queries may be split at any place: the bytes are the same.
 TEST(full_attention_does_not_depend_on_the_split) {
-  for (Isa isa : tiers()) {
-    const Kernels& tier = kernels(isa);
+  for (const Kernels* table : attention_tables()) {
+    const Kernels& tier = *table;
     for (Store storage : {Store::f32, Store::bf16}) {
       if (storage == Store::bf16 && !tier.gemm[1].run) continue;
       Buffer qkv = stored(Random(21).normal(50 * 9 * 24), storage);

@@ -265,7 +265,7 @@ TEST(precisions_and_scales) {
       const Tier tier{isa, static_cast<Precision>(p)};
       if (!lewm::cpu::isa_available(isa)) {
         CHECK_THROWS(make_model(config, tensors, tier), Error, lewm::cpu::isa_name(isa));
-      } else if (!lewm::cpu::kernels(isa).gemm[p].run) {
+      } else if (!lewm::cpu::has(lewm::cpu::kernels(isa), tier.precision)) {
         CHECK_THROWS(
             make_model(config, tensors, tier), Error,
             std::string(kPrecisionNames[p]) + " is not available with instruction set " + lewm::cpu::isa_name(isa));

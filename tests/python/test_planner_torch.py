@@ -81,7 +81,7 @@ def test_lower_precisions_plan_under_autocast(model: lewm.Model, precision: str)
         for m in (model, low)
     ]
     np.testing.assert_allclose(plans[1].cost, plans[0].cost, rtol=0.05)
-    # Where "auto" is int8 its numbers are as fine as torch's fp32, which then stands in for it.
+    # Where "auto" is int8 torch has no fast bfloat16: its fp32 stands in for int8.
     as_fp32 = precision == "int8" and choose_precision("auto")[0] == "int8"
     assert np.array_equal(plans[1].cost, plans[0].cost) == as_fp32
 

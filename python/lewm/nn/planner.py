@@ -64,7 +64,7 @@ class Network:
     Args:
         checkpoint: its tensors and sizes.
         precision: "fp32"; "bf16" and "int8" run under bfloat16 autocast, but for "int8" on a CPU whose "auto" is int8:
-            there the core's int8 is as good as fp32, and torch has no fast bfloat16.
+            torch has no fast bfloat16 there.
         device: a torch device; None: the first accelerator that torch has, else the CPU.
 
     Raises:
