@@ -11,7 +11,10 @@ from tqdm import tqdm
 from lewm.envs import environment_class
 from lewm.evaluation import Evaluation, evaluate, format_table, write_report
 
-_PLANNER_OPTIONS = ("samples", "elites", "iterations", "horizon", "method", "backend", "device")
+_PLANNER_OPTIONS = (
+    *("samples", "elites", "iterations", "horizon", "method", "backend", "device"),
+    *("cost", "discount", "action_penalty"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +66,14 @@ def add_planner_arguments(parser: argparse.ArgumentParser) -> None:
         default="cem",
         help="cem, icem, mppi or predictive (default: %(default)s)",
     )
+    group.add_argument(
+        "--cost",
+        choices=("final", "sum", "discounted"),
+        default="final",
+        help="distance to the goal at the last block, summed over all, or discounted (default: %(default)s)",
+    )
+    group.add_argument("--discount", type=float, help="per block, of --cost discounted")
+    group.add_argument("--action-penalty", type=float, help="times the squared standardised actions")
     group.add_argument(
         "--backend",
         choices=("core", "torch"),

@@ -216,11 +216,12 @@ def test_the_command_writes_a_report(model, episodes: EpisodeFile, tmp_path: Pat
     lewm.save(model, tmp_path / "model.safetensors")
     words = [str(tmp_path / "model.safetensors"), str(episodes.path), "--out", str(tmp_path / "out")]
     options = [word for name, value in OPTIONS.items() for word in (f"--{name}", str(value))]
-    assert main(["eval", *words, *options, "--episodes", "4", "--seeds", "2", "--precision", "fp32"]) == 0
+    assert main(["eval", *words, *options, "--episodes", "4", "--seeds", "2", "--precision", "fp32", "--cost", "sum"]) == 0
     assert "| strict |" in capsys.readouterr().out
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["settings"]["seeds"] == [0, 1]
     assert results["results"]["strict"]["model"]["trials"] == 8
     assert main(["eval", *words, "--samples", "0"]) == 1
     assert main(["eval", *words, "--seeds", "0"]) == 1
+    assert main(["eval", *words, "--discount", "-1"]) == 1
     assert main(["eval", str(tmp_path / "none.safetensors"), str(episodes.path)]) == 1
