@@ -38,7 +38,7 @@ TIERS = [
 def load(precision: str, threads: int | None = None, isa: str | None = None) -> lewm.Model:
     """Random weights of the published sizes."""
     return lewm.Model.from_checkpoint(
-        Checkpoint(CONFIG, synthetic.state(CONFIG)), precision, threads, isa=isa
+        Checkpoint(CONFIG, synthetic.state(CONFIG)), precision, threads, isa=isa, encoder_precision=precision
     )
 
 

@@ -62,7 +62,7 @@ def main() -> None:
     }
     for precision in args.precision:
         contestants[f"lewm {precision}"] = lewm.Model.from_checkpoint(
-            checkpoint, precision, args.threads
+            checkpoint, precision, args.threads, encoder_precision=precision
         ).encode
     print(f"torch {torch.__version__}, {_core.active_isa()}, {args.threads} threads")
     print(

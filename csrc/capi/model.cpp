@@ -15,17 +15,19 @@ bool on_gpu(lewm_device device) {
 }
 
 // Of the CPU's weights. A GPU computes in bf16, from weights that the CPU holds in bf16 where it can.
-Precision choose_precision(lewm_precision precision, lewm_device device, cpu::Isa isa) {
+// What a field of lewm_model_config asks for. `automatic`: what AUTO means on the CPU.
+Precision choose_precision(const std::string& field, lewm_precision precision, Precision automatic, lewm_device device,
+                           cpu::Isa isa) {
   if (on_gpu(device)) {
     if (precision != LEWM_PRECISION_AUTO && precision != LEWM_PRECISION_BF16) {
-      throw Error(Status::unsupported, "precision: expected auto or bf16 on cuda, got " + std::to_string(precision));
+      throw Error(Status::unsupported, field + ": expected auto or bf16 on cuda, got " + std::to_string(precision));
     }
     return cpu::has(cpu::kernels(isa), Precision::bf16) ? Precision::bf16 : Precision::fp32;
   }
-  if (precision == LEWM_PRECISION_AUTO) return cpu::auto_precision(isa);
+  if (precision == LEWM_PRECISION_AUTO) return automatic;
   if (precision < LEWM_PRECISION_FP32 || precision > LEWM_PRECISION_INT8) {
     throw Error(Status::invalid_argument,
-                "precision: expected auto, fp32, bf16 or int8, got " + std::to_string(precision));
+                field + ": expected auto, fp32, bf16 or int8, got " + std::to_string(precision));
   }
   return static_cast<Precision>(precision - 1);
 }
@@ -47,9 +49,12 @@ lewm_status lewm_model_open(const char* path, const lewm_model_config* config, l
     *model = nullptr;
     const lewm_model_config chosen = read_or_default("config", config);
     const cpu::Isa isa = cpu::active_isa();
-    const Precision precision = choose_precision(chosen.precision, chosen.device, isa);
+    const Precision precision =
+        choose_precision("precision", chosen.precision, cpu::auto_precision(isa), chosen.device, isa);
+    const Precision encoder_precision =
+        choose_precision("encoder_precision", chosen.encoder_precision, Precision::fp32, chosen.device, isa);
     auto opened = std::make_unique<lewm_model>(
-        lewm_model{Model::open(path, precision, isa), nullptr, {chosen.log, chosen.log_context}});
+        lewm_model{Model::open(path, precision, isa, encoder_precision), nullptr, {chosen.log, chosen.log_context}});
     if (on_gpu(chosen.device)) opened->device = Device::upload(*opened->model, chosen.device_index);
     char line[512];
     std::snprintf(line, sizeof line, "lewm " LEWM_VERSION_STRING ": %s: %s on %s, %.1f MB of weights", path,

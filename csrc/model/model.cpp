@@ -123,45 +123,50 @@ Preprocessing read_preprocessing(const SafetensorsFile& file) {
 Model::Model(const cpu::Kernels& kernels) : memory_(std::make_unique<WeightMemory>(kernels)) {}
 Model::~Model() = default;
 
-cpu::Store Model::storage() const {
-  return precision_ != Precision::fp32 && cpu::has(kernels(), Precision::bf16) ? cpu::Store::bf16 : cpu::Store::f32;
+cpu::Store Model::storage(Precision precision) const {
+  return precision != Precision::fp32 && cpu::has(kernels(), Precision::bf16) ? cpu::Store::bf16 : cpu::Store::f32;
 }
 
 std::size_t Model::weight_bytes() const { return memory_->bytes(); }
 
 std::shared_ptr<const Model> Model::create(const Config& config, const TensorSource& tensors,
                                            const Preprocessing& preprocessing, ActionScaling scaling,
-                                           Precision precision, cpu::Isa isa) {
+                                           Precision precision, cpu::Isa isa,
+                                           std::optional<Precision> encoder_precision) {
   config.validate();
   check_widths(config);
   check_scale("preprocessing", preprocessing.mean, preprocessing.std, 3);
   check_action_scaling(scaling, config.action_dim);
   const cpu::Kernels& kernels = cpu::kernels(isa);
   const LayerPrecisions precisions = choose_precisions(kernels, precision);
+  const LayerPrecisions encoder_precisions = choose_precisions(kernels, encoder_precision.value_or(precision));
 
   std::shared_ptr<Model> model(new Model(kernels));
   model->config_ = config;
   model->precision_ = precision;
+  model->encoder_precision_ = encoder_precision.value_or(precision);
   model->isa_ = isa;
   model->preprocessing_ = preprocessing;
   model->scaling_ = std::move(scaling);
   WeightReader reader(tensors);
   model->encoder_ = std::make_unique<EncoderWeights>(
-      build_encoder_weights(reader, *model->memory_, config, preprocessing, precisions));
+      build_encoder_weights(reader, *model->memory_, config, preprocessing, encoder_precisions));
   model->predictor_ =
       std::make_unique<PredictorWeights>(build_predictor_weights(reader, *model->memory_, config, precisions));
   reader.finish();
   return model;
 }
 
-std::shared_ptr<const Model> Model::open(const std::string& path, Precision precision, cpu::Isa isa) {
+std::shared_ptr<const Model> Model::open(const std::string& path, Precision precision, cpu::Isa isa,
+                                         std::optional<Precision> encoder_precision) {
   const SafetensorsFile file(path);
   try {
     check_version(file);
     const Config config = config_from_json(required_metadata(file, "config"));
     const std::string* scaling = file.metadata("action_scaling");
-    auto model = create(config, file, read_preprocessing(file),
-                        scaling ? read_scale("action_scaling", *scaling) : ActionScaling{}, precision, isa);
+    auto model =
+        create(config, file, read_preprocessing(file),
+               scaling ? read_scale("action_scaling", *scaling) : ActionScaling{}, precision, isa, encoder_precision);
     file.check_unchanged();
     return model;
   } catch (const Error& e) {

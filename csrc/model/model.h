@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,22 +30,27 @@ struct ActionScaling {
 
 class Model {
  public:
-  // Checks every tensor's name, shape and finiteness against `config`, folds and packs. Throws Error.
+  // Checks every tensor's name, shape and finiteness against `config`, folds and packs. Throws Error. The encoder has a
+  // precision of its own, or the model's: training scales small differences between frames up, and with them what an
+  // encoder rounds away.
   static std::shared_ptr<const Model> create(const Config& config, const TensorSource& tensors,
                                              const Preprocessing& preprocessing, ActionScaling scaling,
-                                             Precision precision, cpu::Isa isa);
+                                             Precision precision, cpu::Isa isa,
+                                             std::optional<Precision> encoder_precision = {});
   // Opens a deployment file (DESIGN.md section 7).
-  static std::shared_ptr<const Model> open(const std::string& path, Precision precision, cpu::Isa isa);
+  static std::shared_ptr<const Model> open(const std::string& path, Precision precision, cpu::Isa isa,
+                                           std::optional<Precision> encoder_precision = {});
   ~Model();
 
   const Config& config() const { return config_; }
   Precision precision() const { return precision_; }
+  Precision encoder_precision() const { return encoder_precision_; }
   cpu::Isa isa() const { return isa_; }
   const cpu::Kernels& kernels() const { return cpu::kernels(isa_); }
   const Preprocessing& preprocessing() const { return preprocessing_; }
   const ActionScaling& action_scaling() const { return scaling_; }
-  std::size_t weight_bytes() const;  // of the packed weights
-  cpu::Store storage() const;        // of queries, keys, values and modulations
+  std::size_t weight_bytes() const;     // of the packed weights
+  cpu::Store storage(Precision) const;  // of queries, keys, values and modulations
 
   const EncoderWeights& encoder() const { return *encoder_; }
   const PredictorWeights& predictor() const { return *predictor_; }
@@ -52,7 +58,7 @@ class Model {
  private:
   explicit Model(const cpu::Kernels& kernels);
   Config config_;
-  Precision precision_ = Precision::fp32;
+  Precision precision_ = Precision::fp32, encoder_precision_ = Precision::fp32;
   cpu::Isa isa_ = cpu::Isa::scalar;
   Preprocessing preprocessing_;
   ActionScaling scaling_;

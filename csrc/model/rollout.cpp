@@ -117,7 +117,7 @@ Rollout::Workspace::Workspace(const Model& model, const RolloutLimits& limits_)
       inner(config.predictor_heads * config.predictor_head_dim),
       block_dim(config.block_dim()),
       precision(cpu::layer_precisions(model.kernels(), model.precision()).main),
-      storage(model.storage()),
+      storage(model.storage(model.precision())),
       query_stride(padded_stride(inner, element_bytes(storage))),
       query_bytes(query_stride * element_bytes(storage)),
       kv_stride(padded_stride(2 * inner, element_bytes(storage))),

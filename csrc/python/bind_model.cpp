@@ -46,10 +46,17 @@ class ArraySource : public TensorSource {
   std::map<std::string, TensorView, std::less<>> tensors_;
 };
 
+// "": the model's own.
+std::optional<Precision> encoder_from_name(const std::string& name) {
+  if (name.empty()) return {};
+  return precision_from_name(name);
+}
+
 std::shared_ptr<ModelHandle> create(const std::string& config, const nb::dict& tensors,
                                     const std::vector<float>& pixel_mean, const std::vector<float>& pixel_std,
                                     std::vector<float> action_mean, std::vector<float> action_std,
-                                    const std::string& precision, int threads, const std::string& isa, int device) {
+                                    const std::string& precision, int threads, const std::string& isa, int device,
+                                    const std::string& encoder_precision) {
   if (pixel_mean.size() != 3 || pixel_std.size() != 3) {
     throw Error(Status::invalid_argument, "preprocessing: expected 3 channels");
   }
@@ -62,15 +69,16 @@ std::shared_ptr<ModelHandle> create(const std::string& config, const nb::dict& t
   const nb::gil_scoped_release release;
   auto model = Model::create(config_from_json(config), source, preprocessing,
                              ActionScaling{std::move(action_mean), std::move(action_std)},
-                             precision_from_name(precision), isa_from_name(isa));
+                             precision_from_name(precision), isa_from_name(isa), encoder_from_name(encoder_precision));
   return std::make_shared<ModelHandle>(std::move(model), threads, device);
 }
 
 std::shared_ptr<ModelHandle> open(const std::string& path, const std::string& precision, int threads,
-                                  const std::string& isa, int device) {
+                                  const std::string& isa, int device, const std::string& encoder_precision) {
   const nb::gil_scoped_release release;
-  return std::make_shared<ModelHandle>(Model::open(path, precision_from_name(precision), isa_from_name(isa)), threads,
-                                       device);
+  auto model =
+      Model::open(path, precision_from_name(precision), isa_from_name(isa), encoder_from_name(encoder_precision));
+  return std::make_shared<ModelHandle>(std::move(model), threads, device);
 }
 
 // Arrays in the host's memory, and in a GPU's.
@@ -179,12 +187,15 @@ void bind_model(nb::module_& module) {
   model
       .def_static("create", &create, nb::arg("config"), nb::arg("tensors"), nb::arg("pixel_mean"), nb::arg("pixel_std"),
                   nb::arg("action_mean"), nb::arg("action_std"), nb::arg("precision"), nb::arg("threads"),
-                  nb::arg("isa") = "", nb::arg("device") = -1)
+                  nb::arg("isa") = "", nb::arg("device") = -1, nb::arg("encoder_precision") = "")
       .def_static("open", &open, nb::arg("path"), nb::arg("precision"), nb::arg("threads"), nb::arg("isa") = "",
-                  nb::arg("device") = -1)
+                  nb::arg("device") = -1, nb::arg("encoder_precision") = "")
       .def_prop_ro("config", [](const ModelHandle& handle) { return config_to_json(handle.model()->config()); })
       .def_prop_ro("precision",
                    [](const ModelHandle& handle) { return std::string(precision_name(handle.model()->precision())); })
+      .def_prop_ro(
+          "encoder_precision",
+          [](const ModelHandle& handle) { return std::string(precision_name(handle.model()->encoder_precision())); })
       .def_prop_ro("isa", [](const ModelHandle& handle) { return std::string(cpu::isa_name(handle.model()->isa())); })
       .def_prop_ro("threads", &ModelHandle::threads)
       .def_prop_ro("weight_bytes", [](const ModelHandle& handle) { return handle.model()->weight_bytes(); })

@@ -58,7 +58,10 @@ def choose_precision(precision: str, isa: str = "") -> tuple[str, str]:
     isa = isa or _core.active_isa()
     chosen = _core.auto_precision(isa)
     if chosen == "bf16":
-        return chosen, f"{isa} has fast bf16 dot products here, and bf16 keeps latents within cosine 0.999 of fp32"
+        return (
+            chosen,
+            f"{isa} has fast bf16 dot products here, and bf16 keeps latents within cosine 0.999 of fp32",
+        )
     if chosen == "int8":
         bits = "10 to 12" if isa == "avx2" else "8"
         reason = f"{bits} bits here, faster than fp32 and bf16, and latents stay within cosine 0.999 of fp32"
@@ -105,6 +108,27 @@ def choose_weights(precision: str, isa: str, device: int) -> tuple[str, str]:
         raise ValueError(f"precision: expected auto or bf16 with device='cuda', got {precision!r}")
     packed = "bf16" if "bf16" in _core.precisions(isa or _core.active_isa()) else "fp32"
     return "bf16", packed
+
+
+def choose_encoder(encoder_precision: str, device: int) -> str:
+    """The precision that an encoder's weights are packed in; "": the same as the rest of the model.
+
+    Raises:
+        ValueError: no such precision, or not on this device.
+    """
+    if device >= 0:
+        if encoder_precision not in ("auto", "bf16"):
+            raise ValueError(
+                f"encoder_precision: expected auto or bf16 with device='cuda', got {encoder_precision!r}"
+            )
+        return ""
+    if encoder_precision == "auto":
+        return "fp32"
+    if encoder_precision not in PRECISIONS:
+        raise ValueError(
+            f"encoder_precision: expected auto, {', '.join(PRECISIONS)}, got {encoder_precision!r}"
+        )
+    return encoder_precision
 
 
 def get_include() -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lewm import _core
 from lewm.arrays import as_array, finite
-from lewm.build import choose_device, choose_weights
+from lewm.build import choose_device, choose_encoder, choose_weights
 from lewm.checkpoint.contents import Checkpoint, Scaling
 from lewm.checkpoint.files import is_deployment_file, read_checkpoint
 from lewm.config import LeWMConfig
@@ -30,6 +30,7 @@ def load(
     *,
     isa: str | None = None,
     frame_skip: int | None = None,
+    encoder_precision: str = "auto",
 ) -> Model:
     """Loads a world model for inference; needs numpy alone.
 
@@ -44,6 +45,8 @@ def load(
             LEWM_ISA, else the best that this CPU has.
         frame_skip: environment steps in an action block, which published folders do not record: by default 5 where
             the block's width is divisible by 5, else 1.
+        encoder_precision: of ``encode``; "auto" is "fp32" on the CPU: training scales small differences between
+            frames up, and with them what lower precision rounds away. A plan encodes once.
 
     Raises:
         FileNotFoundError: there is nothing at ``path``.
@@ -53,12 +56,20 @@ def load(
     """
     gpu = choose_device(device)
     _, packed = choose_weights(precision, isa or "", gpu)
+    encoder = choose_encoder(encoder_precision, gpu)
     count = thread_count(threads)
     if is_deployment_file(path) and frame_skip is None:
-        core = _core.Model.open(os.fspath(path), packed, count, isa or "", **_placed(gpu))
+        core = _core.Model.open(
+            os.fspath(path), packed, count, isa or "", **_placed(gpu), encoder_precision=encoder
+        )
         return Model(core, Path(path), device)
     return Model.from_checkpoint(
-        read_checkpoint(path, frame_skip), precision, threads, isa=isa, device=device
+        read_checkpoint(path, frame_skip),
+        precision,
+        threads,
+        isa=isa,
+        device=device,
+        encoder_precision=encoder_precision,
     )
 
 
@@ -101,10 +112,12 @@ class Model:
         *,
         isa: str | None = None,
         device: str = "cpu",
+        encoder_precision: str = "auto",
     ) -> Model:
         """A model from tensors in memory (``lewm.checkpoint.Checkpoint``); the arguments are those of ``lewm.load``."""
         gpu = choose_device(device)
         _, packed = choose_weights(precision, isa or "", gpu)
+        encoder = choose_encoder(encoder_precision, gpu)
         actions = checkpoint.action_scaling or {"mean": [], "std": []}
         core = _core.Model.create(
             config=checkpoint.config.to_json(),
@@ -117,6 +130,7 @@ class Model:
             threads=thread_count(threads),
             isa=isa or "",
             **_placed(gpu),
+            encoder_precision=encoder,
         )
         return cls(core, checkpoint, device)
 
@@ -136,6 +150,11 @@ class Model:
     def precision(self) -> str:
         """ "fp32", "bf16" or "int8"."""
         return self._core.precision if self._device == "cpu" else "bf16"
+
+    @property
+    def encoder_precision(self) -> str:
+        """Of `encode`: "fp32", "bf16" or "int8"."""
+        return self._core.encoder_precision if self._device == "cpu" else "bf16"
 
     @property
     def device(self) -> str:

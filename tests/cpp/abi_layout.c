@@ -14,6 +14,7 @@ int main(void) {
   FIELD(lewm_model_config, log_context);
   FIELD(lewm_model_config, device);
   FIELD(lewm_model_config, device_index);
+  FIELD(lewm_model_config, encoder_precision);
   SIZE(lewm_model_info);
   FIELD(lewm_model_info, image_size);
   FIELD(lewm_model_info, latent_dim);

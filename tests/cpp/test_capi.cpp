@@ -176,6 +176,9 @@ TEST(sizes_and_numbers_out_of_range_are_refused_by_name) {
   lewm_model_config config = sized<lewm_model_config>();
   config.precision = static_cast<lewm_precision>(9);
   EXPECT_INVALID(lewm_model_open(model_path().c_str(), &config, &model), "precision");
+  config.precision = LEWM_PRECISION_AUTO;
+  config.encoder_precision = static_cast<lewm_precision>(9);
+  EXPECT_INVALID(lewm_model_open(model_path().c_str(), &config, &model), "encoder_precision");
 }
 
 TEST(structs_of_later_versions_are_read_unless_they_ask_for_more) {

@@ -216,7 +216,8 @@ def test_the_command_writes_a_report(model, episodes: EpisodeFile, tmp_path: Pat
     lewm.save(model, tmp_path / "model.safetensors")
     words = [str(tmp_path / "model.safetensors"), str(episodes.path), "--out", str(tmp_path / "out")]
     options = [word for name, value in OPTIONS.items() for word in (f"--{name}", str(value))]
-    assert main(["eval", *words, *options, "--episodes", "4", "--seeds", "2", "--precision", "fp32", "--cost", "sum"]) == 0
+    options += ["--episodes", "4", "--seeds", "2", "--precision", "fp32", "--cost", "sum"]
+    assert main(["eval", *words, *options]) == 0
     assert "| strict |" in capsys.readouterr().out
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["settings"]["seeds"] == [0, 1]
