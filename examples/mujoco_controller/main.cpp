@@ -2,8 +2,10 @@
 // while the next one is made in the background. Prints successes, missed ticks and the percentiles of frame -> action.
 //
 //   mujoco_controller MODEL.safetensors .../dm_control/suite/reacher.xml [steps=2000] [rate=20] [episode=100] [seed=0]
-//                     [samples=64] [iterations=4] [policy=plan|random] [pace=1] [priority=0] [offset=0]
+//                     [samples=64] [iterations=4] [horizon=5] [cost=sum|final] [policy=plan|random] [pace=1]
+//                     [priority=0] [offset=0]
 //
+// cost: the distance to the goal summed over all blocks, to be there early and stay, or at the last one.
 // offset: the goal is where random torques take the arm from its start in that many steps, as in the evaluation
 // protocol (without starts that already count as solved); 0: anywhere. pace=0: no clock; every plan is waited for.
 // priority: SCHED_FIFO of the loop, 1..99 (needs the privilege), so that nothing else on the machine makes it late. The
@@ -150,7 +152,9 @@ int run(int argc, char** argv) {
   config.iterations = options.number("iterations", 4);
   config.elites = std::max<std::int64_t>(2, config.samples / 8);
   config.horizon = options.number("horizon", config.horizon);
-  if (options.text("cost", "sum") == "sum") config.cost_mode = LEWM_COST_SUM;  // arrive, rather than be about to
+  const std::string cost = options.text("cost", "sum");
+  if (cost != "final" && cost != "sum") throw std::runtime_error("cost: expected final or sum, got " + cost);
+  config.cost_mode = cost == "sum" ? LEWM_COST_SUM : LEWM_COST_FINAL;
   options.finish();
 
   lewm::check_version();

@@ -35,6 +35,9 @@ Progress = Callable[[str, int, int], None]
 _PLANS_SHOWN = 4
 
 
+_PLANNER = {"method": "cem", "samples": 128, "elites": 16, "iterations": 10, "horizon": 5}
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a quickstart does; it goes on only with the settings that it began with."""
@@ -55,15 +58,7 @@ class Settings:
     preset: str = "tiny"
     train: Mapping[str, Any] = field(default_factory=dict)
     """Training settings over the preset's; a frame skip is `model: {frame_skip: 5}`."""
-    planner: Mapping[str, Any] = field(
-        default_factory=lambda: {
-            "method": "cem",
-            "samples": 128,
-            "elites": 16,
-            "iterations": 10,
-            "horizon": 5,
-        }
-    )
+    planner: Mapping[str, Any] = field(default_factory=lambda: dict(_PLANNER))
     replan_every: int = 5
     """Blocks executed of a plan."""
     context: int = 1
@@ -73,7 +68,8 @@ class Settings:
 _BY_ENVIRONMENT: dict[str, dict[str, Any]] = {
     "lewm/TwoRoom-v0": {"train": {"steps": 1000}},
     "lewm/Reacher-v0": {
-        "train": {"steps": 2200},
+        "train": {"steps": 5000},
+        "planner": {**_PLANNER, "cost": "sum"},  # the arm does not stop by itself: be there early, and stay
         "replan_every": 1,
         "context": 3,
     },
