@@ -37,6 +37,13 @@ inline void may_fail() {
   return allocation_detail::counted(std::aligned_alloc(step, (size + step) / step * step));
 }
 // Sanitizers have all of these, none of which calls another: where one is replaced, its like must be.
+[[gnu::noinline]] void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  try {
+    return operator new(size);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
 [[gnu::noinline]] void* operator new(std::size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
   try {
     return operator new(size, alignment);
