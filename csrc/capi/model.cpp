@@ -14,8 +14,8 @@ bool on_gpu(lewm_device device) {
   throw Error(Status::invalid_argument, "device: expected a lewm_device, got " + std::to_string(device));
 }
 
-// Of the CPU's weights. A GPU computes in bf16, from weights that the CPU holds in bf16 where it can.
-// What a field of lewm_model_config asks for. `automatic`: what AUTO means on the CPU.
+// What a field of lewm_model_config asks for, of the CPU's weights. A GPU computes in bf16, from weights that the CPU
+// holds in bf16 where it can. `automatic`: what AUTO means on the CPU.
 Precision choose_precision(const std::string& field, lewm_precision precision, Precision automatic, lewm_device device,
                            cpu::Isa isa) {
   if (on_gpu(device)) {

@@ -29,30 +29,27 @@ struct DotBf16 {
   static LEWM_METHOD void store(std::uint32_t* p, F x) { _mm512_storeu_ps(p, x); }
 };
 
-struct DotInt8 {  // x unsigned, w signed
+struct IntegerDot {
   using Vector = I;
+  static constexpr int kRows = 12;
+  static LEWM_METHOD I zero() { return zero_i(); }
+  static LEWM_METHOD I load(const void* p) { return load_i(p); }
+  static LEWM_METHOD I broadcast(const void* p) { return broadcast_word(p); }
+  static LEWM_METHOD void store(std::uint32_t* p, I x) { store_i(p, x); }
+};
+
+struct DotInt8 : IntegerDot {  // x unsigned, w signed
   static constexpr Precision kPrecision = Precision::int8;
   static constexpr int kGroup = 4;
-  static constexpr int kRows = 12;
-  static LEWM_METHOD I zero() { return zero_i(); }
-  static LEWM_METHOD I load(const void* p) { return load_i(p); }
-  static LEWM_METHOD I broadcast(const void* p) { return broadcast_word(p); }
   static LEWM_METHOD I dot(I sum, I x, I w) { return _mm512_dpbusd_epi32(sum, x, w); }
-  static LEWM_METHOD void store(std::uint32_t* p, I x) { store_i(p, x); }
 };
 
-struct DotInt16 {  // exact: int16_levels keeps the sum over the whole of k below 2^31
-  using Vector = I;
+struct DotInt16 : IntegerDot {  // exact: int16_levels keeps the sum over the whole of k below 2^31
   static constexpr Precision kPrecision = Precision::int16;
   static constexpr int kGroup = 2;
-  static constexpr int kRows = 12;
-  static LEWM_METHOD I zero() { return zero_i(); }
-  static LEWM_METHOD I load(const void* p) { return load_i(p); }
-  static LEWM_METHOD I broadcast(const void* p) { return broadcast_word(p); }
   static LEWM_METHOD I dot(I sum, I x, I w) { return _mm512_dpwssd_epi32(sum, x, w); }
-  static LEWM_METHOD void store(std::uint32_t* p, I x) { store_i(p, x); }
 };
 
-using AttentionDot = DotBf16;  // of full attention with bf16 storage
+using AttentionDot = DotBf16;  // of attention with bf16 storage
 
 }  // namespace lewm::cpu::LEWM_SIMD

@@ -18,21 +18,17 @@
 namespace lewm::cpu {
 namespace {
 
+// Dot: of bf16 storage.
+template <class Dot>
 void full_attention(const FullAttention& args) {
   using namespace avx512;
   args.storage == Store::f32 ? full_attention_as<RegisterBlocks<DotF32>, FloatRow>(args)
-                             : full_attention_as<RegisterBlocks<AttentionDot>, Bf16Row>(args);
-}
-
-void fp32_attention(const FullAttention& args) {
-  using namespace avx512;
-  using Blocks = RegisterBlocks<DotF32>;
-  args.storage == Store::f32 ? full_attention_as<Blocks, FloatRow>(args) : full_attention_as<Blocks, Bf16Row>(args);
+                             : full_attention_as<RegisterBlocks<Dot>, Bf16Row>(args);
 }
 
 }  // namespace
 
-RunFullAttention avx512_fp32_attention() { return fp32_attention; }
+RunFullAttention avx512_fp32_attention() { return full_attention<avx512::DotF32>; }
 
 const Kernels& avx512_kernels() {
   using namespace avx512;
@@ -44,7 +40,7 @@ const Kernels& avx512_kernels() {
       ada_ln,
       window_attention,
       attention_scratch<RegisterBlocks<DotF32>>,
-      full_attention,
+      full_attention<AttentionDot>,
       squared_distance};
   return kTable;
 }

@@ -34,9 +34,9 @@ void check_widths(const Config& config) {
   }
 }
 
-LayerPrecisions choose_precisions(const cpu::Kernels& kernels, Precision precision) {
+LayerPrecisions choose_precisions(const char* argument, const cpu::Kernels& kernels, Precision precision) {
   if (!cpu::has(kernels, precision)) {
-    throw Error(Status::unsupported, std::string("precision: ") + kPrecisionNames[static_cast<int>(precision)] +
+    throw Error(Status::unsupported, std::string(argument) + ": " + kPrecisionNames[static_cast<int>(precision)] +
                                          " is not available with instruction set " + kernels.isa);
   }
   return cpu::layer_precisions(kernels, precision);
@@ -138,8 +138,9 @@ std::shared_ptr<const Model> Model::create(const Config& config, const TensorSou
   check_scale("preprocessing", preprocessing.mean, preprocessing.std, 3);
   check_action_scaling(scaling, config.action_dim);
   const cpu::Kernels& kernels = cpu::kernels(isa);
-  const LayerPrecisions precisions = choose_precisions(kernels, precision);
-  const LayerPrecisions encoder_precisions = choose_precisions(kernels, encoder_precision.value_or(precision));
+  const LayerPrecisions precisions = choose_precisions("precision", kernels, precision);
+  const LayerPrecisions encoder_precisions =
+      choose_precisions("encoder_precision", kernels, encoder_precision.value_or(precision));
 
   std::shared_ptr<Model> model(new Model(kernels));
   model->config_ = config;

@@ -190,12 +190,20 @@ def _planning(
         return PlanningAgent(model, planner, replan_every=replan_every, context=context)
 
     first = lewm.Planner(model, seed=seeds[0] if seeds else 0, **options)
+    bounds = options.get("bounds")
     settings = {
         "agent": "planner",
-        "planner": {"method": first.method, "backend": options.get("backend", "core"), **first.options},
+        "planner": {
+            "method": first.method,
+            "backend": options.get("backend", "core"),
+            "cost": str(options.get("cost", "final")),
+            "bounds": None if bounds is None else [np.asarray(side).tolist() for side in bounds],
+            **first.options,
+        },
         "replan_every": first.options["horizon"] if replan_every is None else replan_every,
         "context": context,
         "precision": model.precision,
+        "encoder_precision": model.encoder_precision,
     }
     return make, settings
 

@@ -111,8 +111,10 @@ def test_an_interrupted_evaluation_goes_on(model, episodes: EpisodeFile, tmp_pat
     assert not ran
     same_outcomes(result, again)
     assert again.seeds[0].seconds == result.seeds[0].seconds
-    evaluate(model, episodes.path, **{**options, "replan_every": 2})
-    assert len(ran) == 2 * parts, "parts made with other settings were used"
+    for other in ({"replan_every": 2}, {"cost": "sum"}, {"bounds": (-1.0, 1.0)}):
+        ran.clear()
+        evaluate(model, episodes.path, **{**options, **other})
+        assert len(ran) == 2 * parts, f"parts made with other settings than {other} were used"
 
 
 def test_torch_searches_like_the_core(model, episodes: EpisodeFile) -> None:
@@ -221,6 +223,7 @@ def test_the_command_writes_a_report(model, episodes: EpisodeFile, tmp_path: Pat
     assert "| strict |" in capsys.readouterr().out
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["settings"]["seeds"] == [0, 1]
+    assert results["settings"]["planner"]["cost"] == "sum"
     assert results["results"]["strict"]["model"]["trials"] == 8
     assert main(["eval", *words, "--samples", "0"]) == 1
     assert main(["eval", *words, "--seeds", "0"]) == 1
