@@ -113,7 +113,8 @@ def test_an_interrupted_evaluation_goes_on(model, episodes: EpisodeFile, tmp_pat
     assert again.seeds[0].seconds == result.seeds[0].seconds
     for other in ({"replan_every": 2}, {"cost": "sum"}, {"bounds": (-1.0, 1.0)}):
         ran.clear()
-        evaluate(model, episodes.path, **{**options, **other})
+        options.update(other)  # one setting more than the parts were made with
+        evaluate(model, episodes.path, **options)
         assert len(ran) == 2 * parts, f"parts made with other settings than {other} were used"
 
 
