@@ -18,13 +18,15 @@ from lewm.model import Model, as_frames, check_context, check_past, thread_count
 from lewm.planner_options import (
     CostFunction,
     as_array_lead,
-    bound,
+    checked_bounds,
     checked_cost,
     checked_seed,
     counters,
+    flag,
     integer,
     number,
     seconds,
+    spread,
 )
 
 __all__ = ["CostFunction", "Plan", "Planner"]
@@ -124,24 +126,25 @@ class Planner:
             raise ValueError(f"method: expected one of {', '.join(_METHODS)}, got {method!r}")
         if not callable(cost) and cost not in _COSTS:
             raise ValueError(f"cost: expected one of {', '.join(_COSTS)} or a function, got {cost!r}")
+        low, high = checked_bounds(bounds, model.config.action_dim, model.config.block_dim)
         given = {
             "samples": integer("samples", samples),
             "elites": integer("elites", elites),
             "iterations": integer("iterations", iterations),
             "horizon": integer("horizon", horizon),
             "seed": checked_seed(seed),
-            "std_init": number("std", std),
+            "std_init": spread("std", std),
             "std_min": number("std_min", std_min),
             "momentum": number("momentum", momentum),
-            "return_best": return_best,
+            "return_best": flag("return_best", return_best),
             "noise_exponent": number("noise_exponent", noise_exponent),
             "kept_elites": integer("kept_elites", kept_elites),
             "temperature": number("temperature", temperature),
             "cost_mode": None if callable(cost) else cost,
             "discount": number("discount", discount),
             "action_penalty": number("action_penalty", action_penalty),
-            "low": bound("low", bounds, 0, model.config.action_dim, model.config.block_dim),
-            "high": bound("high", bounds, 1, model.config.action_dim, model.config.block_dim),
+            "low": low,
+            "high": high,
         }
         self._model = model
         self._method = method

@@ -20,11 +20,20 @@ CostFunction = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.fl
 def counters(problems: int, problem_ids: Any, plan_index: int) -> tuple[NDArray[np.uint32] | None, int]:
     """What the noise is counted by: ids (B,) or None, and the plan's index."""
     if problem_ids is not None:
-        problem_ids = as_array("problem_ids", np.asarray(problem_ids, np.uint32), np.uint32, (problems,))
+        problem_ids = as_array("problem_ids", _uint32("problem_ids", problem_ids), np.uint32, (problems,))
     index = integer("plan_index", plan_index)
     if index is None or not 0 <= index < 2**32:
         raise ValueError(f"plan_index: expected 0..2^32 - 1, got {plan_index!r}")
     return problem_ids, index
+
+
+def _uint32(name: str, values: Any) -> NDArray[np.uint32]:
+    numbers = np.asarray(values)
+    if numbers.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected integers, got {numbers.dtype}")
+    if numbers.size and not 0 <= numbers.min() <= numbers.max() < 2**32:
+        raise ValueError(f"{name}: expected 0..2^32 - 1, got {numbers.min()}..{numbers.max()}")
+    return numbers.astype(np.uint32)
 
 
 def as_array_lead(name: str, value: Any) -> NDArray[np.float32]:
@@ -70,18 +79,45 @@ def number(name: str, value: Any) -> float | None:
     return float(value)
 
 
-def bound(name: str, bounds: Any, side: int, action_dim: int, block_dim: int) -> list[float] | None:
-    """One side of the bounds: per action dimension, or per dimension of a block."""
+def spread(name: str, value: Any) -> float | None:
+    """A standard deviation, or None."""
+    std = number(name, value)
+    if std is not None and not 0 <= std < math.inf:
+        raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
+    return std
+
+
+def flag(name: str, value: Any) -> bool | None:
+    """True, False, or None."""
+    if value is None or isinstance(value, (bool, np.bool_)):
+        return None if value is None else bool(value)
+    raise TypeError(f"{name}: expected True or False, got {value!r}")
+
+
+def checked_bounds(
+    bounds: Any, action_dim: int, block_dim: int
+) -> tuple[list[float] | None, list[float] | None]:
+    """Low and high, each per action dimension or per dimension of a block."""
     if bounds is None:
-        return None
+        return None, None
     if not hasattr(bounds, "__len__") or len(bounds) != 2:
         raise ValueError(f"bounds: expected (low, high), got {bounds!r:.80}")
-    values = np.asarray(bounds[side], np.float32)
+    low, high = (_bound(name, bounds[i], action_dim, block_dim) for i, name in enumerate(("low", "high")))
+    crossed = np.flatnonzero(np.resize(low, block_dim) > np.resize(high, block_dim))
+    if len(crossed):
+        raise ValueError(f"bounds: expected low of at most high, got more in dimension {crossed[0]}")
+    return low.tolist(), high.tolist()
+
+
+def _bound(name: str, side: Any, action_dim: int, block_dim: int) -> NDArray[np.float32]:
+    values = np.asarray(side, np.float32)
     if values.ndim == 0:
         values = np.full(action_dim, values)
     if values.shape not in ((action_dim,), (block_dim,)):
         raise ValueError(f"bounds: {name}: expected a number or ({action_dim},), got {values.shape}")
-    return [float(value) for value in values]
+    if np.isnan(values).any():
+        raise ValueError(f"bounds: {name}: expected numbers, got nan")
+    return values
 
 
 def checked_cost(cost: CostFunction) -> Callable[..., NDArray[np.float32]]:

@@ -68,7 +68,7 @@ class Settings:
 _BY_ENVIRONMENT: dict[str, dict[str, Any]] = {
     "lewm/TwoRoom-v0": {"train": {"steps": 1000}},
     "lewm/Reacher-v0": {
-        "train": {"steps": 5000},
+        "train": {"steps": 4000},
         "planner": {**_PLANNER, "cost": "sum"},  # the arm does not stop by itself: be there early, and stay
         "replan_every": 1,
         "context": 3,

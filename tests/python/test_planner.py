@@ -194,9 +194,21 @@ def test_costs_of_given_candidates(model: lewm.Model, make: Make) -> None:
         ({"horizon": 0}, ValueError, "horizon"),
         ({"seed": -1}, ValueError, r"seed: expected 0\.\.2\^64 - 1, got -1"),
         ({"seed": 1.5}, ValueError, "seed"),
-        ({"std": -1.0}, ValueError, "std"),
-        ({"std": float("nan")}, ValueError, "std"),
-        ({"bounds": (1.0, -1.0)}, ValueError, "low|bounds"),
+        (
+            {"bounds": (1.0, -1.0)},
+            ValueError,
+            "bounds: expected low of at most high, got more in dimension 0",
+        ),
+        (
+            {"bounds": ([0, 2], [1, 1])},
+            ValueError,
+            "bounds: expected low of at most high, got more in dimension 1",
+        ),
+        ({"bounds": (-1, float("nan"))}, ValueError, "bounds: high: expected numbers, got nan"),
+        ({"std": -1.0}, ValueError, r"^std: expected a finite number of at least 0, got -1\.0"),
+        ({"std": float("inf")}, ValueError, "^std: expected a finite number of at least 0, got inf"),
+        ({"std": float("nan")}, ValueError, "^std: expected a finite number of at least 0, got nan"),
+        ({"return_best": 3}, TypeError, "return_best: expected True or False, got 3"),
         ({"bounds": 1.0}, ValueError, r"bounds: expected \(low, high\), got 1\.0"),
         ({"bounds": ([0, 0, 0], 1)}, ValueError, r"bounds: low: expected a number or \(2,\), got \(3,\)"),
         ({"cost": "cheapest"}, ValueError, "cost: expected one of final, sum, discounted or a function"),
@@ -263,6 +275,8 @@ def test_backends_and_devices_that_do_not_exist_are_refused(model: lewm.Model) -
         ),
         ({"warm_start": np.full((2, A), np.nan, np.float32)}, ValueError, "warm_start: expected finite"),
         ({"problem_ids": [1, 2]}, ValueError, r"problem_ids: expected \(1,\), got \(2,\)"),
+        ({"problem_ids": [-1]}, ValueError, r"problem_ids: expected 0\.\.2\^32 - 1, got -1\.\.-1"),
+        ({"problem_ids": [0.5]}, TypeError, "problem_ids: expected integers, got float64"),
     ],
 )
 def test_requests_of_anything_else_are_refused(

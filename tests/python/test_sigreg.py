@@ -288,6 +288,7 @@ Z = torch.zeros(2, 5, 4)
     [
         (ValueError, r"z: expected \(T, B, D\), got \(2, 5\)", Z[..., 0], {}),
         (ValueError, r"z: .* no size 0, got \(2, 0, 4\)", Z[:, :0], {}),
+        (TypeError, r"z: expected a torch tensor, got ndarray", Z.numpy(), {}),
         (TypeError, r"z: expected a floating dtype, got torch.int64", Z.long(), {}),
         (ValueError, r"num_proj: expected at least 1, got 0", Z, {"num_proj": 0}),
         (ValueError, r"knots: expected at least 2, got 1", Z, {"knots": 1}),

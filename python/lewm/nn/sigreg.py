@@ -163,6 +163,8 @@ def _check(
     process_group: Any,
 ) -> None:
     _check_sizes(num_proj, knots, t_max)
+    if not isinstance(z, Tensor):
+        raise TypeError(f"z: expected a torch tensor, got {type(z).__name__}")
     if not z.is_floating_point():
         raise TypeError(f"z: expected a floating dtype, got {z.dtype}")
     if z.dim() != 3:
@@ -174,6 +176,8 @@ def _check(
         raise ValueError(f"seed: expected 0 <= seed < 2**63, got {seed}")
     if directions is None:
         return
+    if not isinstance(directions, Tensor):
+        raise TypeError(f"directions: expected a torch tensor, got {type(directions).__name__}")
     if not directions.is_floating_point():
         raise TypeError(f"directions: expected a floating dtype, got {directions.dtype}")
     if directions.dim() != 2 or directions.shape[0] != z.shape[2] or directions.shape[1] == 0:
