@@ -2,17 +2,24 @@
 
     python benches/bench_data.py                         # 224x224, 4 frames, frame skip 5, 2 workers
     python benches/bench_data.py --size 64 --workers 0
+    python benches/bench_data.py --cold                  # every run begins with nothing of the file in memory
 
 Needs an environment with stable-worldmodel. Both readers serve the same file through torch's DataLoader with the same
 batches, to uint8 tensors. The file holds rendered Two-Room episodes; it is written raw, with gzip and with Blosc, at
 224x224 in chunks of one frame as the published writer does. Runs alternate, and the best of each reader counts. The
 ceiling is the rate at which this process copies the frames of a batch, read already, into a new tensor.
+
+A file larger than memory is one whose frames come from the disk: with --cold the kernel is told to forget the file
+before each run, and no run reads a frame twice but by chance. Memory is what this process and its workers hold of their
+own at the last batch, over what they held half-way.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import multiprocessing
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -44,8 +51,27 @@ def ours(path: Path, frames: int, frame_skip: int) -> Dataset:
     return TrajectoryDataset(path, frames, frame_skip, in_memory=False)
 
 
-def windows_per_second(dataset: Dataset, batch: int, workers: int, batches: int, seed: int) -> float:
-    """Windows per second over ``batches`` shuffled batches, after one that warms up."""
+def forget(path: Path) -> None:
+    """Takes a file out of the kernel's page cache."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)  # pages that are not written yet stay
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
+def private_megabytes() -> float:
+    """Memory that this process and its workers hold and share with nobody."""
+    pids = ["self", *(str(child.pid) for child in multiprocessing.active_children())]
+    lines = itertools.chain.from_iterable(
+        Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() for pid in pids
+    )
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1e3
+
+
+def read_windows(dataset: Dataset, batch: int, workers: int, batches: int, seed: int) -> tuple[float, float]:
+    """Windows per second over ``batches`` shuffled batches, after one that warms up, and by how many MB memory grew."""
     loader = DataLoader(
         dataset,
         batch_size=batch,
@@ -56,11 +82,14 @@ def windows_per_second(dataset: Dataset, batch: int, workers: int, batches: int,
     )
     iterator = iter(loader)
     first = next(iterator)
-    started = time.perf_counter()
-    taken = sum(len(item["action"]) for item in itertools.islice(iterator, batches))
-    elapsed = time.perf_counter() - started
+    taken, elapsed, held = 0, 0.0, []
+    for part in (batches // 2, batches - batches // 2):
+        started = time.perf_counter()
+        taken += sum(len(item["action"]) for item in itertools.islice(iterator, part))
+        elapsed += time.perf_counter() - started
+        held.append(private_megabytes())
     assert first["pixels"].dtype == torch.uint8 and taken == batches * batch
-    return taken / elapsed
+    return taken / elapsed, held[1] - held[0]
 
 
 def copies_per_second(batch: int, frames: int, size: int) -> float:
@@ -80,9 +109,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--episodes", type=int, default=40)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--batches", type=int, default=6)
+    parser.add_argument("--batches", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--cold", action="store_true", help="read from the disk, not from the page cache")
     parser.add_argument("--folder", type=Path, help="for the files (default: a temporary one)")
     args = parser.parse_args()
     readers: dict[str, Callable[[Path, int, int], Dataset]] = {"published": published, "lewm": ours}
@@ -92,11 +122,13 @@ def main() -> None:
         for compression in COMPRESSIONS:
             path = Path(folder) / f"{compression}.h5"
             collect("two_room", path, episodes=args.episodes, image_size=args.size, compression=compression)
-            rates = dict.fromkeys(readers, 0.0)
+            rates, growth = dict.fromkeys(readers, 0.0), dict.fromkeys(readers, 0.0)
             for seed, (name, reader) in itertools.product(range(args.repeats), readers.items()):
+                if args.cold:
+                    forget(path)
                 dataset = reader(path, 4, 5)
-                rate = windows_per_second(dataset, args.batch, args.workers, args.batches, seed)
-                rates[name] = max(rates[name], rate)
+                rate, grown = read_windows(dataset, args.batch, args.workers, args.batches, seed)
+                rates[name], growth[name] = max(rates[name], rate), max(growth[name], grown)
                 if isinstance(dataset, TrajectoryDataset):
                     dataset.file.close()  # the published reader opens the file in another mode
             file = EpisodeFile(path)
@@ -104,7 +136,8 @@ def main() -> None:
             print(
                 f"{compression:>5} ({megabytes:.0f} MB, {int(file.lengths.sum())} frames): "
                 f"published {rates['published']:.0f}, lewm {rates['lewm']:.0f} windows/s, "
-                f"{rates['lewm'] / rates['published']:.1f}x; {100 * rates['lewm'] / ceiling:.0f}% of copying",
+                f"{rates['lewm'] / rates['published']:.1f}x; {100 * rates['lewm'] / ceiling:.0f}% of copying; "
+                f"memory {growth['published']:+.0f}, {growth['lewm']:+.0f} MB",
                 flush=True,
             )
             file.close()
