@@ -23,6 +23,7 @@ from lewm.data.collection import collect
 from lewm.envs import environment_class
 from lewm.evaluation import Evaluation, evaluate, write_report
 from lewm.report import write_html
+from lewm.training import make_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,9 +124,11 @@ def quickstart(
         say: called with a line at the beginning of each stage.
 
     Raises:
+        ValueError, TypeError: a setting is out of range; nothing has been begun then.
         lewm.Error: the folder holds a quickstart with other settings, or a stage failed.
     """
     settings = settings or Settings()
+    _check(settings)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     _hold_settings(out / "settings.json", settings)
@@ -142,6 +145,34 @@ def quickstart(
         result = _evaluate(model, out, settings, progress)
     say("4/4 reporting")
     return QuickstartResult(_report(out, settings, result), result)
+
+
+def _check(settings: Settings) -> None:
+    """Refuses now what a later stage would refuse after minutes of collecting and training."""
+    planner = settings.planner
+    counts = {
+        name: getattr(settings, name)
+        for name in ("episodes", "eval_recorded", "eval_episodes", "goal_offset")
+    }
+    counts |= {
+        name: planner[name] for name in ("samples", "elites", "iterations", "horizon") if name in planner
+    }
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"{name}: expected an int of at least 1, got {count!r}")
+    longest = environment_class(settings.env).max_episode_steps - 1
+    if settings.goal_offset > longest:
+        raise ValueError(
+            f"goal_offset: expected at most {longest} in {settings.env}, got {settings.goal_offset}"
+        )
+    model = make_config(preset=settings.preset, overrides=settings.train).model
+    if model.image_size != settings.image_size:
+        raise ValueError(
+            f"model.image_size: expected {settings.image_size} as collected, got {model.image_size}"
+        )
+    for name, most in (("replan_every", planner.get("horizon", 5)), ("context", model.history)):
+        if not 1 <= getattr(settings, name) <= most:
+            raise ValueError(f"{name}: expected 1..{most}, got {getattr(settings, name)!r}")
 
 
 def _collect(out: Path, settings: Settings, workers: int, progress: Progress | None) -> None:

@@ -116,8 +116,23 @@ def test_other_settings_are_refused(folder: Path) -> None:
         quickstart(folder, dataclasses.replace(SETTINGS, seed=1), say=lambda line: None)
 
 
-def test_the_command_refuses_what_it_cannot_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["quickstart", str(tmp_path / "a"), "--episodes", "0"]) == 1
-    assert "episodes" in capsys.readouterr().err
-    assert main(["quickstart", str(tmp_path / "b"), "--train", "steps"]) == 1
-    assert "key=value" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--episodes", "0"], "episodes: expected an int of at least 1, got 0"),
+        (["--eval-episodes", "-1"], "eval_episodes: expected an int of at least 1, got -1"),
+        (["--iterations", "0"], "iterations: expected an int of at least 1, got 0"),
+        (["--goal-offset", "1000"], "goal_offset: expected at most "),
+        (["--replan-every", "6"], "replan_every: expected 1..5, got 6"),
+        (["--context", "4"], "context: expected 1..3, got 4"),
+        (["--train", "steps"], "key=value"),
+        (["--train", "step=9"], "step: no such setting; did you mean steps?"),
+        (["--train", "model.image_size=32"], "model.image_size: expected 64 as collected, got 32"),
+    ],
+)
+def test_the_command_refuses_what_it_cannot_use_before_it_begins(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["quickstart", str(tmp_path / "a"), *words]) == 1
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("a/*.h5"))

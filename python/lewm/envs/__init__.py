@@ -43,7 +43,7 @@ def environment_class(name: str) -> type[GoalEnv]:
     """
     env_id = next((known for known in ENVIRONMENTS if _short_name(known) == _short_name(name)), None)
     if env_id is None:
-        raise ValueError(f"env: expected one of {sorted(ENVIRONMENTS)}, got {name!r}")
+        raise ValueError(f"env: expected one of {', '.join(sorted(ENVIRONMENTS))}, got {name!r}")
     module, attribute = ENVIRONMENTS[env_id].split(":")
     try:
         return getattr(importlib.import_module(module), attribute)

@@ -168,7 +168,7 @@ class GoalEnv(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
     def make_policy(cls, name: str) -> Policy:
         """The data policy called ``name``."""
         if name not in cls.policies:
-            raise ValueError(f"policy: expected one of {list(cls.policies)}, got {name!r}")
+            raise ValueError(f"policy: expected one of {', '.join(cls.policies)}, got {name!r}")
         return cls.policies[name]()
 
     def _record_episode(self, policy: Policy, rng: np.random.Generator) -> dict[str, NDArray[Any]]:

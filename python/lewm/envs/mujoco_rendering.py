@@ -53,7 +53,9 @@ def gl_backend() -> str:
     """
     wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
     if wanted and wanted not in _CONTEXT_MODULES:
-        raise Error(f"MUJOCO_GL: expected one of {sorted(_CONTEXT_MODULES)} to draw, got {wanted!r}")
+        raise Error(
+            f"MUJOCO_GL: expected one of {', '.join(sorted(_CONTEXT_MODULES))} to draw, got {wanted!r}"
+        )
     _load_triton_first()
     if wanted:
         return wanted

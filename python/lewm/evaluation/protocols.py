@@ -136,7 +136,7 @@ def evaluate(
         lewm.Error: the model does not fit the environment, or one of the files is not what it should be.
     """
     if agent not in _AGENTS:
-        raise ValueError(f"agent: expected one of {_AGENTS}, got {agent!r}")
+        raise ValueError(f"agent: expected one of {', '.join(_AGENTS)}, got {agent!r}")
     if agent == "gcbc":
         model = _cloner(model)
     elif isinstance(model, (str, Path)):

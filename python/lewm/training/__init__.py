@@ -116,6 +116,8 @@ def _settings(
     for name in ("data", "out"):
         if not getattr(settings, name):
             raise ValueError(f"{name}: expected a path, got none")
+    if not Path(settings.data).is_file():
+        raise FileNotFoundError(f"data: no file {settings.data}")
     return settings
 
 

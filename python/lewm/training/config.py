@@ -197,7 +197,7 @@ def make_config(
     for layer in layers:
         preset = layer.pop("preset", preset)
     if preset is not None and preset not in PRESETS:
-        raise ValueError(f"preset: expected one of {tuple(PRESETS)}, got {preset!r}")
+        raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     settings: dict[str, Any] = {}
     if base is not None:
         layers.insert(0, dataclasses.asdict(base))
