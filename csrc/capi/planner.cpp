@@ -31,6 +31,7 @@ PlannerOptions options_of(const lewm_planner_config& config) {
   options.cost_mode = static_cast<CostMode>(config.cost_mode);
   options.discount = config.discount;
   options.action_penalty = config.action_penalty;
+  if (config.action_hold) options.action_hold = config.action_hold;
   return options;
 }
 
@@ -110,6 +111,7 @@ lewm_status lewm_planner_config_init(lewm_planner_config* config, size_t struct_
     config->kept_elites = options.kept_elites;
     config->temperature = options.temperature;
     config->discount = options.discount;
+    config->action_hold = options.action_hold;
     return LEWM_OK;
   });
 }

@@ -43,7 +43,15 @@ __device__ __forceinline__ void place(const Sample& a, int problem, int sample, 
   a.candidates[(std::int64_t{problem} * a.samples + sample) * a.elements + e] = value;
 }
 
-// A thread a quad of elements: one Philox block.
+// The draw of one element: of a quad, without indexing it.
+__device__ __forceinline__ float normal_at(const philox::Stream& stream, int sample, int e) {
+  float quad[4];
+  philox::normal_quad(stream, static_cast<std::uint32_t>(sample), static_cast<std::uint32_t>(e / 4), quad);
+  const float low = e % 2 ? quad[1] : quad[0], high = e % 2 ? quad[3] : quad[2];
+  return e / 2 % 2 ? high : low;
+}
+
+// A thread a quad of elements: one Philox block, or one for each of them where draws are held.
 __global__ void __launch_bounds__(kThreads) sample_kernel(const Sample a) {
   const int quads = (a.elements + 3) / 4;
   const std::int64_t index = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
@@ -60,6 +68,10 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(const Sample a) {
   for (int i = 0; i < 4; ++i) {
     const int e = 4 * quad + i;
     if (e >= a.elements) break;
+    if (a.hold > 1) {
+      const int block_dim = a.elements / a.horizon;
+      noise[i] = normal_at(stream, sample, static_cast<int>(philox::held_element(e, block_dim, a.action_dim, a.hold)));
+    }
     if (a.colour) {
       a.noise[(std::int64_t{problem} * a.samples + sample) * a.elements + e] = noise[i];
     } else {

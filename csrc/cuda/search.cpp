@@ -127,7 +127,8 @@ void Search::iterate(cudaStream_t stream) {
   const int problems = static_cast<int>(rollout_.problems());
   launch_sample({problems, samples_, elements_, options_.seed, plan_.get(), iteration_.get(), problem_ids_.get(),
                  mean_.get(), std_.get(), low_.get(), high_.get(), kept_, kept_candidates_.get(),
-                 static_cast<int>(options_.horizon), colour_.get(), noise_.get(), candidates_.get()},
+                 static_cast<int>(options_.horizon), static_cast<int>(options_.action_dim),
+                 static_cast<int>(options_.action_hold), colour_.get(), noise_.get(), candidates_.get()},
                 stream);
   costs(candidates_.get(), samples_, cost_.get(), stream);
   launch_select_elites({problems, samples_, elites_, cost_.get(), rank_.get(), found_.get()}, stream);

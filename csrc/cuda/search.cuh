@@ -39,6 +39,7 @@ struct Sample {
   int kept;
   const float* kept_candidates;  // [B, kept, elements]
   int horizon;                   // H
+  int action_dim, hold;          // every `hold` steps of a block share a draw
   const float* colour;           // [H], the kernel of ColouredNoise, or null: white noise
   float* noise;                  // [B, N, elements], scratch of coloured noise
   float* candidates;             // [B, N, elements]

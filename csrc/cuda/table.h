@@ -86,8 +86,9 @@ struct SearchOptions {
   const float* high;  // [H * A] or null
   float std_init, std_min, momentum;
   bool return_best;
-  const float* colour;       // [H], the kernel of lewm::ColouredNoise; null: white
-  std::int64_t kept_elites;  // icem, else 0
+  std::int64_t action_dim, action_hold;  // plan/options.h
+  const float* colour;                   // [H], the kernel of lewm::ColouredNoise; null: white
+  std::int64_t kept_elites;              // icem, else 0
   float temperature;
   std::int32_t cost_mode;  // lewm::CostMode
   float discount, action_penalty;

@@ -244,6 +244,8 @@ DeviceSearch::DeviceSearch(std::shared_ptr<const Device> device, const PlannerOp
   search.std_min = options.std_min;
   search.momentum = options.momentum;
   search.return_best = options.return_best;
+  search.action_dim = config.action_dim;
+  search.action_hold = options.action_hold;
   search.colour = data_or_null(colour.kernel());
   search.kept_elites = options.kept_elites;
   search.temperature = options.temperature;

@@ -63,6 +63,11 @@ void fill_normals(const philox::Stream& stream, std::uint32_t sample, std::int64
   fill_normals_portable(stream, sample, n, out);
 }
 
+void hold_noise(float* noise, std::int64_t n, std::int64_t block_dim, std::int64_t action_dim, std::int64_t hold) {
+  if (hold == 1) return;
+  for (std::int64_t e = 0; e < n; ++e) noise[e] = noise[philox::held_element(e, block_dim, action_dim, hold)];
+}
+
 ColouredNoise::ColouredNoise(std::int64_t horizon, float exponent) {
   if (horizon < 2) return;
   // kernel = irfft of the scales s(k) = f(k)^(-exponent/2), f(k) = k / H, with s(0) = s(1).

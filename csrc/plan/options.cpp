@@ -79,6 +79,12 @@ void check_options(const PlannerOptions& options, std::int64_t block_dim, std::i
   check_range("horizon", options.horizon, 1, std::int64_t{4} * philox::kMaxQuads / block_dim);
   check_range("problems", options.problems, 1, kMost);
   check_range("kept_elites", options.kept_elites, 0, kMost);
+  const std::int64_t steps = block_dim / action_dim;
+  check_range("action_hold", options.action_hold, 1, steps);
+  if (steps % options.action_hold != 0) {
+    refuse("action_hold", "a divisor of a block's " + std::to_string(steps) + " steps",
+           std::to_string(options.action_hold));
+  }
   // Candidates, their costs and the elites of all problems: refuse what no machine holds before asking for it.
   const double floats = static_cast<double>(options.problems) * static_cast<double>(options.samples) *
                         static_cast<double>(options.horizon * block_dim);

@@ -57,6 +57,8 @@ struct PlannerOptions {
   float momentum = 0.0f;     // share of the old mean and std that a refit keeps (cem, icem)
   bool return_best = false;  // cem, icem: the best candidate of the last iteration instead of its mean
 
+  std::int64_t action_hold = 1;  // environment steps that share a draw of noise within a block: divides its steps
+
   float noise_exponent = 2.0f;   // icem: power spectrum of the noise over the horizon, 1 / f^exponent; 0 is white
   std::int64_t kept_elites = 5;  // icem: elites of an iteration that are candidates of the next one again
   float temperature = 0.5f;      // mppi: weights softmax(-cost / temperature)

@@ -147,4 +147,10 @@ LEWM_HOST_DEVICE static inline void normal_quad(const Stream& stream, std::uint3
   out[3] = high.second;
 }
 
+// The element whose draw element `e` of a sample uses when every `hold` steps of a block share one.
+LEWM_HOST_DEVICE static inline std::int64_t held_element(std::int64_t e, std::int64_t block_dim,
+                                                         std::int64_t action_dim, std::int64_t hold) {
+  return e - e % block_dim / action_dim % hold * action_dim;
+}
+
 }  // namespace lewm::philox

@@ -107,6 +107,7 @@ struct Search::State {
   const PlannerOptions options;
   ThreadPool& pool;
   const std::int64_t samples, block_dim, elements;  // N, A, H * A
+  const std::int64_t action_dim;                    // of an environment step
   const std::int64_t elites;                        // K of a refit
   const std::int64_t kept;                          // elites carried over to the next iteration
   std::int64_t chunk = 1;                           // candidates of a task
@@ -144,6 +145,7 @@ Search::State::State(const PlannerOptions& planner_options, std::int64_t block_w
       samples(options.samples),
       block_dim(block_width),
       elements(options.horizon * block_width),
+      action_dim(action_width),
       elites(options.method == Method::predictive_sampling ? 1
              : options.elites                              ? options.elites
                                                            : samples),
@@ -225,6 +227,7 @@ void Search::State::sample(const PlanRequest& request, std::int64_t iteration, s
   const std::uint32_t id = request.problem_ids ? request.problem_ids[problem] : 0;
   const philox::Stream stream{options.seed, request.plan_index, static_cast<std::uint32_t>(iteration), id};
   fill_normals(stream, static_cast<std::uint32_t>(index), elements, out);
+  hold_noise(out, elements, block_dim, action_dim, options.action_hold);
   colour.apply(out, block_dim, colour_scratch.data() + thread * options.horizon);
   const float* spread = std_of(problem);
   for (std::int64_t e = 0; e < elements; ++e) out[e] = philox::fused(spread[e], out[e], centre[e]);

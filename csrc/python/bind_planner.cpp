@@ -141,6 +141,7 @@ PlannerOptions options_from(const std::string& method, const nb::dict& values) {
   read_option(values, "std_min", options.std_min);
   read_option(values, "momentum", options.momentum);
   read_option(values, "return_best", options.return_best);
+  read_option(values, "action_hold", options.action_hold);
   read_option(values, "noise_exponent", options.noise_exponent);
   read_option(values, "kept_elites", options.kept_elites);
   read_option(values, "temperature", options.temperature);
@@ -162,6 +163,7 @@ nb::dict options_to_dict(const PlannerOptions& options) {
   values["std_min"] = options.std_min;
   values["momentum"] = options.momentum;
   values["return_best"] = options.return_best;
+  values["action_hold"] = options.action_hold;
   values["noise_exponent"] = options.noise_exponent;
   values["kept_elites"] = options.kept_elites;
   values["temperature"] = options.temperature;

@@ -78,6 +78,8 @@ class Planner:
         std: of the first iteration's noise. std_min: a floor of the refitted one.
         momentum: share of the old mean and std that a refit keeps; None: 0.1 for icem, else 0.
         return_best: cem and icem: the best candidate of the last iteration instead of its mean.
+        action_hold: environment steps that share a draw of noise within a block, so that a candidate's actions are
+            held for so long; divides the frame skip. 1, as published: a draw for every step.
         noise_exponent: icem: power spectrum 1/f^exponent of the noise over the horizon.
         kept_elites: icem: elites that stay candidates in the next iteration.
         temperature: mppi: candidates weigh exp(-cost / temperature).
@@ -111,6 +113,7 @@ class Planner:
         std_min: float | None = None,
         momentum: float | None = None,
         return_best: bool | None = None,
+        action_hold: int = 1,
         noise_exponent: float | None = None,
         kept_elites: int | None = None,
         temperature: float | None = None,
@@ -137,6 +140,7 @@ class Planner:
             "std_min": number("std_min", std_min),
             "momentum": number("momentum", momentum),
             "return_best": flag("return_best", return_best),
+            "action_hold": integer("action_hold", action_hold),
             "noise_exponent": number("noise_exponent", noise_exponent),
             "kept_elites": integer("kept_elites", kept_elites),
             "temperature": number("temperature", temperature),

@@ -73,6 +73,7 @@ int main(void) {
   FIELD(lewm_planner_config, cost);
   FIELD(lewm_planner_config, cost_context);
   FIELD(lewm_planner_config, threads);
+  FIELD(lewm_planner_config, action_hold);
   SIZE(lewm_plan_request);
   FIELD(lewm_plan_request, problems);
   FIELD(lewm_plan_request, context);

@@ -156,6 +156,34 @@ TEST(no_candidate_leaves_the_bounds) {
   }
 }
 
+// The first draw of a block, of those that the search without a hold makes, for all of the block's steps.
+TEST(held_actions_share_the_first_draw_of_their_block) {
+  for (const Method method : {Method::cem, Method::icem, Method::mppi, Method::predictive_sampling}) {
+    PlannerOptions options = small_options(method);
+    options.iterations = 1;
+    const std::size_t n = elements(options);
+    const auto candidates = [&](std::int64_t hold) {
+      options.action_hold = hold;
+      std::vector<std::vector<float>> seen;
+      FormulaObjective objective(
+          [&](std::int64_t, const float* actions) {
+            seen.emplace_back(actions, actions + n);
+            return valley(actions, n, 0.5);
+          },
+          static_cast<std::int64_t>(n));
+      OwnedResult result(options, kBlockDim);
+      CHECK(run(options, objective, {}, result) == Status::ok);
+      return seen;
+    };
+    const auto free = candidates(1), held = candidates(3);
+    CHECK_EQ(held.size(), free.size());
+    for (std::size_t i = 0; i < std::min<std::size_t>(64, held.size()); ++i) {
+      for (std::size_t e = 0; e < n; ++e) CHECK_EQ(held[i][e], free[i][e / 6 * 6 + e % 2]);
+    }
+    CHECK(free[1][0] != free[1][2] && held[1][0] != held[1][1] && held[1][0] != held[1][6]);
+  }
+}
+
 TEST(same_bytes_for_any_threads_and_tiles) {
   for (const Method method : {Method::cem, Method::icem, Method::mppi, Method::predictive_sampling}) {
     const PlannerOptions options = small_options(method);
@@ -408,6 +436,8 @@ TEST(options_out_of_range_are_refused_by_name) {
   refuses("discount: expected", [](PlannerOptions& o) { o.discount = kNaN; });
   refuses("action_penalty: expected", [](PlannerOptions& o) { o.action_penalty = -1; });
   refuses("kept_elites: expected at least 0", [](PlannerOptions& o) { o.kept_elites = -1; });
+  refuses("action_hold: expected at least 1, got 0", [](PlannerOptions& o) { o.action_hold = 0; });
+  refuses("action_hold: expected a divisor of a block's 3 steps, got 2", [](PlannerOptions& o) { o.action_hold = 2; });
   refuses("low: expected no, 2 or 6 entries, got 3", [](PlannerOptions& o) { o.low = {0, 0, 0}; });
   refuses("high: expected numbers, got nan", [](PlannerOptions& o) { o.high = {0, kNaN}; });
   refuses("in dimension 1", [](PlannerOptions& o) {

@@ -21,8 +21,8 @@ bool same_bits(const Floats& a, const Floats& b) {
 }
 
 // As csrc/plan: the mean, kept candidates, then mean + std * noise, coloured or not.
-void check_sample(int problems, int samples, int horizon, int width, float exponent, int kept,
-                  std::uint32_t iteration) {
+void check_sample(int problems, int samples, int horizon, int width, float exponent, int kept, std::uint32_t iteration,
+                  int action_dim = 1, int hold = 1) {
   const int elements = horizon * width;
   const Floats mean = normal(problems * elements, 1), std = normal(problems * elements, 2);
   const Floats low(size(elements), -0.7f), high(size(elements), 0.9f), old = normal(problems * kept * elements, 3);
@@ -47,6 +47,8 @@ void check_sample(int problems, int samples, int horizon, int width, float expon
   args.horizon = horizon;
   args.colour = colour.kernel().empty() ? nullptr : colour.kernel().data();
   args.noise = noise.data();
+  args.action_dim = action_dim;
+  args.hold = hold;
   args.candidates = candidates.data();
   launch_sample(args, nullptr);
   for (int b = 0; b < problems; ++b) {
@@ -54,6 +56,7 @@ void check_sample(int problems, int samples, int horizon, int width, float expon
       float* out = &expected[size((b * samples + s) * elements)];
       lewm::fill_normals({0x123456789abcdefull, 3, iteration, ids[size(b)]}, static_cast<std::uint32_t>(s), elements,
                          out);
+      lewm::hold_noise(out, elements, width, action_dim, hold);
       colour.apply(out, width, scratch.data());
       for (int e = 0; e < elements; ++e) {
         const float centre = mean[size(b * elements + e)];
@@ -234,6 +237,8 @@ TEST(candidates_have_the_bits_of_the_cpu) {
     check_sample(2, 33, 5, 2, 2.0f, 0, 0);
     check_sample(2, 9, 4, 3, 1.0f, 3, 0);
     check_sample(2, 9, 4, 3, 1.0f, 3, 2);
+    check_sample(2, 9, 3, 10, 0.0f, 0, 1, 2, 5);
+    check_sample(2, 9, 4, 18, 1.0f, 3, 2, 3, 2);
   });
 }
 

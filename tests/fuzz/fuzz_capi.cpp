@@ -154,6 +154,7 @@ class Session {
     config.discount = input_.real();
     config.action_penalty = input_.real();
     config.threads.count = static_cast<std::int32_t>(input_.byte() % 3);
+    config.action_hold = static_cast<std::int64_t>(config.seed % 4);  // no byte of its own: recorded inputs stay
     if (input_.byte() == 255) config.struct_size = input_.byte() % sizeof config;  // more would be a lie
     return config;
   }

@@ -211,6 +211,7 @@ def test_costs_of_given_candidates(model: lewm.Model, make: Make) -> None:
         ({"return_best": 3}, TypeError, "return_best: expected True or False, got 3"),
         ({"bounds": 1.0}, ValueError, r"bounds: expected \(low, high\), got 1\.0"),
         ({"bounds": ([0, 0, 0], 1)}, ValueError, r"bounds: low: expected a number or \(2,\), got \(3,\)"),
+        ({"action_hold": 2}, ValueError, "action_hold: expected a divisor of a block's 5 steps, got 2"),
         ({"cost": "cheapest"}, ValueError, "cost: expected one of final, sum, discounted or a function"),
         ({"threads": 0}, ValueError, "threads: expected"),
         ({"temperature": -1.0, "method": "mppi"}, ValueError, "temperature"),

@@ -43,6 +43,8 @@ def model() -> lewm.Model:
         ("cem", {"elites": 1}),
         ("icem", {}),
         ("icem", {"noise_exponent": 0.0, "kept_elites": 0, "return_best": True}),
+        ("icem", {"action_hold": 5}),
+        ("mppi", {"action_hold": 5}),
         ("icem", {"kept_elites": 50, "horizon": 1}),
         ("mppi", {"temperature": 50.0}),
         ("mppi", {"temperature": 50.0, "elites": 0}),
@@ -106,7 +108,7 @@ class Evaluations:
 
 def search(objective: Evaluations, **options: Any) -> Search:
     checked = _core.planner_options("cem", {**SIZES, "samples": 256, **options}, A, CONFIG.action_dim)
-    return Search("cem", checked, A, None, None, 1, 256, objective.clock)
+    return Search("cem", checked, A, CONFIG.action_dim, None, None, 1, 256, objective.clock)
 
 
 def start(objective: Evaluations, deadline: float, problems: int = 1) -> Start:

@@ -321,6 +321,8 @@ typedef struct lewm_planner_config {
   void* cost_context;      /* may be null */
 
   lewm_threads threads;
+
+  int64_t action_hold; /* environment steps that share a draw of noise within a block; divides its steps. 0: 1 */
 } lewm_planner_config;
 
 /* The published settings of a method; threads: all available. struct_size: sizeof(lewm_planner_config). */

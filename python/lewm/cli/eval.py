@@ -13,7 +13,7 @@ from lewm.evaluation import Evaluation, evaluate, format_table, write_report
 
 _PLANNER_OPTIONS = (
     *("samples", "elites", "iterations", "horizon", "method", "backend", "device"),
-    *("cost", "discount", "action_penalty"),
+    *("cost", "discount", "action_penalty", "action_hold"),
 )
 
 
@@ -74,6 +74,12 @@ def add_planner_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--discount", type=float, help="per block, of --cost discounted")
     group.add_argument("--action-penalty", type=float, help="times the squared standardised actions")
+    group.add_argument(
+        "--action-hold",
+        type=int,
+        default=1,
+        help="environment steps that a candidate holds its action for within a block (default: %(default)s)",
+    )
     group.add_argument(
         "--backend",
         choices=("core", "torch"),

@@ -125,7 +125,8 @@ class Planner:
         samples = min(options["samples"], _CANDIDATES_PER_CALL)
         together = network.device.type != "cpu" and cost is None
         problems = max(1, _ROWS_PER_CALL // samples) if together else 1
-        self._search = Search(method, options, network.config.block_dim, low, high, problems, samples)
+        sizes = network.config.block_dim, network.config.action_dim
+        self._search = Search(method, options, *sizes, low, high, problems, samples)
         self._lock = threading.Lock()
 
     @classmethod

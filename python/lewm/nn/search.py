@@ -99,7 +99,7 @@ class Search:
     Args:
         method: the core's name: "cem", "icem", "mppi" or "predictive_sampling".
         options: all of ``_core.planner_options``.
-        block_dim: A.
+        block_dim, action_dim: A, and of an environment step.
         low, high: bounds of a block's numbers, (A,) or (action_dim,) repeated over the block, or None.
         problems, candidates: that one call of the objective may get, at most.
         clock: seconds.
@@ -110,6 +110,7 @@ class Search:
         method: str,
         options: dict[str, Any],
         block_dim: int,
+        action_dim: int,
         low: list[float] | None,
         high: list[float] | None,
         problems: int,
@@ -119,6 +120,9 @@ class Search:
         self._method, self._options = method, options
         self._samples, self._horizon, self._block_dim = options["samples"], options["horizon"], block_dim
         self._elements = self._horizon * block_dim
+        element = np.arange(self._elements)
+        step = element % block_dim // action_dim
+        self._held = element - step % options["action_hold"] * action_dim  # whose draw an element uses
         self._low, self._high = (self._repeat(bound) for bound in (low, high))
         self._weighs_all = method == "mppi" and options["elites"] == 0
         self._elites = (
@@ -238,6 +242,7 @@ class _Run:
         search = self._search
         noise = np.empty((search._samples, search._elements), np.float32)
         _core.normals(search._options["seed"], self._start.plan_index, iteration, problem_id, noise)
+        noise = noise[:, search._held]
         if search._colour is None:
             return noise
         series = noise.reshape(-1, search._horizon, search._block_dim)
