@@ -21,6 +21,10 @@
 #define LEWM_HOST_ASAN 0
 #endif
 
+// Of functions in which a fiber is entered or left for good: ThreadSanitizer counts calls and returns, and would take
+// each of them for one call more. (To it all fibers are one thread, which they are.)
+#define LEWM_SWITCHES_FIBERS __attribute__((no_sanitize("thread")))
+
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
 
@@ -86,7 +90,7 @@ void enter_fiber_stack() {
 }
 
 // Back to the scheduler until it resumes this fiber; `last` when it never will.
-void yield(bool last) {
+LEWM_SWITCHES_FIBERS void yield(bool last) {
   Fiber& fiber = self();
 #if LEWM_HOST_ASAN
   __sanitizer_start_switch_fiber(last ? nullptr : &fiber.sanitizer_stack, block_->scheduler_stack_bottom,
@@ -99,7 +103,7 @@ void yield(bool last) {
   if (block_->failure) throw Fault("another thread of the block failed");
 }
 
-void run_fiber() {
+LEWM_SWITCHES_FIBERS void run_fiber() {
   enter_fiber_stack();
   try {
     (*block_->body)();
