@@ -15,8 +15,8 @@ namespace {
 
 // Candidates of a tile, and token rows of one pass through the layers: a step that recomputes several tokens per
 // candidate takes its tile in parts. Enough rows to pay for streaming the weights through L2, few enough to stay there.
-constexpr std::int64_t kTile = 150;
-constexpr std::int64_t kRows = 240;
+constexpr std::int64_t kMostCandidates = 150;
+constexpr std::int64_t kMostRows = 240;
 
 std::int64_t element_bytes(cpu::Store store) { return store == cpu::Store::bf16 ? 2 : 4; }
 
@@ -24,14 +24,14 @@ std::int64_t element_bytes(cpu::Store store) { return store == cpu::Store::bf16 
 
 // What one thread needs for its tile.
 struct TileScratch {
-  // Blocks on their way to modulations, [kTile, ...].
+  // Blocks on their way to modulations, [tile_size, ...].
   cpu::Rows block;      // fp32, [A]
   cpu::Rows action;     // fp32, [hidden]
   cpu::Rows condition;  // SiLU(c), [dim]
   // Rings over the last `history` frames of each candidate: ring slot, then candidate.
-  std::byte* modulations = nullptr;  // [history, kTile, modulation_stride] of `storage`
-  float* latents = nullptr;          // [history, kTile, D]
-  // A pass through the layers, [kRows, ...].
+  std::byte* modulations = nullptr;  // [history, tile_size, modulation_stride] of `storage`
+  float* latents = nullptr;          // [history, tile_size, D]
+  // A pass through the layers, [pass_rows, ...].
   float* x = nullptr;        // [dim], the residual stream
   cpu::Rows input;           // [D], only with an input layer
   cpu::Rows normed;          // [dim]
@@ -39,14 +39,14 @@ struct TileScratch {
   cpu::Rows hidden;          // [mlp_dim]
   float* staging = nullptr;  // [kStagingRows, max(dim, mlp_dim)], int8 only
   void* queries = nullptr;   // [query_stride] of `storage`
-  // Keys, then values of candidates' tokens. Before the window slides: [depth, history, kTile, kv_stride], kept from
-  // step to step. After: [kRows, kv_stride], of one layer at a time.
+  // Keys, then values of candidates' tokens. Before the window slides: [depth, history, tile_size, kv_stride], kept
+  // from step to step. After: [pass_rows, kv_stride], of one layer at a time.
   std::byte* kv = nullptr;
-  const void** modulation_of = nullptr;  // [kRows]
-  const void** query_of = nullptr;       // [kRows]
-  const void** keys_of = nullptr;        // [kRows, history]
-  std::int32_t* keys = nullptr;          // [kRows]
-  HeadWorkspace pred_proj;               // kRows
+  const void** modulation_of = nullptr;  // [pass_rows]
+  const void** query_of = nullptr;       // [pass_rows]
+  const void** keys_of = nullptr;        // [pass_rows, history]
+  std::int32_t* keys = nullptr;          // [pass_rows]
+  HeadWorkspace pred_proj;               // pass_rows
 };
 
 struct Rollout::Workspace {
@@ -81,7 +81,7 @@ struct Rollout::Workspace {
 
   std::byte* kv_row(Tile& tile, const Pass& pass, std::int64_t layer, std::int64_t frame, std::int64_t candidate) const;
   std::byte* shared_kv(std::int64_t problem, std::int64_t window, std::int64_t layer, std::int64_t frame) const;
-  std::int64_t ring(std::int64_t frame) const { return frame % history * kTile; }
+  std::int64_t ring(std::int64_t frame) const { return frame % history * tile_size; }
   std::byte* modulation_row(Tile& tile, std::int64_t frame) const {
     return tile.modulations + ring(frame) * modulation_bytes;
   }
@@ -95,6 +95,8 @@ struct Rollout::Workspace {
   const cpu::Store storage;   // of modulations, queries, keys and values
   const std::int64_t query_stride, query_bytes, kv_stride, kv_bytes, modulation_stride, modulation_bytes;
   const RolloutLimits limits;
+  // Candidates of a tile, at least as many as there are context blocks to encode; token rows of a pass.
+  const std::int64_t tile_size, pass_rows;
 
   std::vector<Tile> tiles;  // [threads]
   // Of each problem: its context, and the keys and values of the frames before its last context frame, for each window
@@ -125,29 +127,31 @@ Rollout::Workspace::Workspace(const Model& model, const RolloutLimits& limits_)
       modulation_stride(padded_stride(weights.modulation.out(), element_bytes(storage))),
       modulation_bytes(modulation_stride * element_bytes(storage)),
       limits(limits_),
+      tile_size(std::max(history, std::min(kMostCandidates, limits.candidates))),
+      pass_rows(std::min(kMostRows, history * tile_size)),
       tiles(static_cast<std::size_t>(limits.threads)),
       arena([this](Arena& a) { lay_out(a); }) {}
 
 void Rollout::Workspace::lay_out(Arena& a) {
   for (Tile& t : tiles) {
-    t.block = take_rows(a, kernels, weights.action_in.precision, kTile, block_dim);
-    t.action = take_rows(a, kernels, weights.action_out.precision, kTile, weights.action_out.in());
-    t.condition = take_rows(a, kernels, weights.modulation.precision, kTile, dim);
-    t.modulations = a.take<std::byte>(history * kTile * modulation_bytes);
-    t.latents = a.take<float>(history * kTile * latent_dim);
-    t.x = a.take<float>(kRows * dim);
-    if (weights.input) t.input = take_rows(a, kernels, weights.input.precision, kRows, latent_dim);
-    t.normed = take_rows(a, kernels, precision, kRows, dim);
-    t.attended = take_rows(a, kernels, precision, kRows, inner);
-    t.hidden = take_rows(a, kernels, precision, kRows, config.predictor_mlp_dim);
+    t.block = take_rows(a, kernels, weights.action_in.precision, tile_size, block_dim);
+    t.action = take_rows(a, kernels, weights.action_out.precision, tile_size, weights.action_out.in());
+    t.condition = take_rows(a, kernels, weights.modulation.precision, tile_size, dim);
+    t.modulations = a.take<std::byte>(history * tile_size * modulation_bytes);
+    t.latents = a.take<float>(history * tile_size * latent_dim);
+    t.x = a.take<float>(pass_rows * dim);
+    if (weights.input) t.input = take_rows(a, kernels, weights.input.precision, pass_rows, latent_dim);
+    t.normed = take_rows(a, kernels, precision, pass_rows, dim);
+    t.attended = take_rows(a, kernels, precision, pass_rows, inner);
+    t.hidden = take_rows(a, kernels, precision, pass_rows, config.predictor_mlp_dim);
     if (is_integer(precision)) t.staging = take_staging(a, std::max(dim, config.predictor_mlp_dim));
-    t.queries = a.take<std::byte>(kRows * query_bytes);
-    t.kv = a.take<std::byte>(std::max(depth * history * kTile, kRows) * kv_bytes);
-    t.modulation_of = a.take<const void*>(kRows);
-    t.query_of = a.take<const void*>(kRows);
-    t.keys_of = a.take<const void*>(kRows * history);
-    t.keys = a.take<std::int32_t>(kRows);
-    t.pred_proj.lay_out(a, kernels, weights.pred_proj, kRows);
+    t.queries = a.take<std::byte>(pass_rows * query_bytes);
+    t.kv = a.take<std::byte>(std::max(depth * history * tile_size, pass_rows) * kv_bytes);
+    t.modulation_of = a.take<const void*>(pass_rows);
+    t.query_of = a.take<const void*>(pass_rows);
+    t.keys_of = a.take<const void*>(pass_rows * history);
+    t.keys = a.take<std::int32_t>(pass_rows);
+    t.pred_proj.lay_out(a, kernels, weights.pred_proj, pass_rows);
   }
   context_latents = a.take<float>(limits.problems * history * latent_dim);
   past_modulations = a.take<std::byte>(limits.problems * (history - 1) * modulation_bytes);
@@ -164,7 +168,7 @@ std::byte* Rollout::Workspace::shared_kv(std::int64_t problem, std::int64_t wind
 std::byte* Rollout::Workspace::kv_row(Tile& tile, const Pass& pass, std::int64_t layer, std::int64_t frame,
                                       std::int64_t candidate) const {
   const std::int64_t slot = frame - (pass.first_frame - pass.step.cached);
-  const std::int64_t row = pass.keeps ? (layer * history + slot) * kTile : slot * pass.count;
+  const std::int64_t row = pass.keeps ? (layer * history + slot) * tile_size : slot * pass.count;
   return tile.kv + (row + candidate) * kv_bytes;
 }
 
@@ -296,7 +300,7 @@ void Rollout::Workspace::run_step(Tile& t, std::int64_t problem, std::int64_t st
                                   std::int64_t n) {
   const RolloutStep schedule = rollout_step(history, context, step, horizon);
   const std::int64_t first_frame = context + step - schedule.fresh;
-  const std::int64_t most = kRows / schedule.fresh, parts = (n + most - 1) / most;
+  const std::int64_t most = pass_rows / schedule.fresh, parts = (n + most - 1) / most;
   for (std::int64_t part = 0; part < parts; ++part) {
     const std::int64_t first = n * part / parts, last = n * (part + 1) / parts;
     const Pass pass{schedule, problem, first_frame, last - first, schedule.window == 0};
@@ -336,6 +340,7 @@ Rollout::Rollout(std::shared_ptr<const Model> model, const RolloutLimits& limits
   check("problems", limits.problems, 1 << 20);
   check("horizon", limits.horizon, 1 << 20);
   check("threads", limits.threads, 1 << 10);
+  check("candidates", limits.candidates, INT64_MAX);
   if (model_->config().history > cpu::kMaxWindow) {
     throw Error(Status::unsupported, "history: expected at most " + std::to_string(cpu::kMaxWindow) + ", got " +
                                          std::to_string(model_->config().history));
@@ -344,7 +349,7 @@ Rollout::Rollout(std::shared_ptr<const Model> model, const RolloutLimits& limits
 }
 Rollout::~Rollout() = default;
 
-std::int64_t Rollout::tile() const { return kTile; }
+std::int64_t Rollout::tile() const { return workspace_->tile_size; }
 
 void Rollout::prepare(const float* latents, const float* past, std::int64_t problems, std::int64_t context) {
   Workspace& w = *workspace_;

@@ -12,6 +12,7 @@ struct RolloutLimits {
   std::int64_t problems = 1;  // B, most problems prepared at once
   std::int64_t horizon = 5;   // H, most blocks of a candidate
   int threads = 1;
+  std::int64_t candidates = INT64_MAX;  // of a problem, at most: a tile need not hold more
 };
 
 // A workspace over a shared model. Construction allocates all it will ever need; nothing else allocates or throws.

@@ -6,7 +6,10 @@ namespace lewm {
 
 ModelObjective::ModelObjective(std::shared_ptr<const Model> model, const PlannerOptions& options, int threads)
     : model_(std::move(model)),
-      rollout_(model_, RolloutLimits{.problems = options.problems, .horizon = options.horizon, .threads = threads}),
+      rollout_(model_, RolloutLimits{.problems = options.problems,
+                                     .horizon = options.horizon,
+                                     .threads = threads,
+                                     .candidates = options.samples}),
       horizon_(options.horizon),
       block_dim_(model_->config().block_dim()),
       latent_dim_(model_->config().latent_dim),
