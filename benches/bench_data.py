@@ -10,15 +10,13 @@ batches, to uint8 tensors. The file holds rendered Two-Room episodes; it is writ
 ceiling is the rate at which this process copies the frames of a batch, read already, into a new tensor.
 
 A file larger than memory is one whose frames come from the disk: with --cold the kernel is told to forget the file
-before each run, and no run reads a frame twice but by chance. Memory is what this process and its workers hold of their
-own at the last batch, over what they held half-way.
+before each run, and no run reads a frame twice but by chance.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import multiprocessing
 import os
 import tempfile
 import time
@@ -61,17 +59,8 @@ def forget(path: Path) -> None:
         os.close(descriptor)
 
 
-def private_megabytes() -> float:
-    """Memory that this process and its workers hold and share with nobody."""
-    pids = ["self", *(str(child.pid) for child in multiprocessing.active_children())]
-    lines = itertools.chain.from_iterable(
-        Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() for pid in pids
-    )
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1e3
-
-
-def read_windows(dataset: Dataset, batch: int, workers: int, batches: int, seed: int) -> tuple[float, float]:
-    """Windows per second over ``batches`` shuffled batches, after one that warms up, and by how many MB memory grew."""
+def windows_per_second(dataset: Dataset, batch: int, workers: int, batches: int, seed: int) -> float:
+    """Windows per second over ``batches`` shuffled batches, after one that warms up."""
     loader = DataLoader(
         dataset,
         batch_size=batch,
@@ -82,14 +71,11 @@ def read_windows(dataset: Dataset, batch: int, workers: int, batches: int, seed:
     )
     iterator = iter(loader)
     first = next(iterator)
-    taken, elapsed, held = 0, 0.0, []
-    for part in (batches // 2, batches - batches // 2):
-        started = time.perf_counter()
-        taken += sum(len(item["action"]) for item in itertools.islice(iterator, part))
-        elapsed += time.perf_counter() - started
-        held.append(private_megabytes())
+    started = time.perf_counter()
+    taken = sum(len(item["action"]) for item in itertools.islice(iterator, batches))
+    elapsed = time.perf_counter() - started
     assert first["pixels"].dtype == torch.uint8 and taken == batches * batch
-    return taken / elapsed, held[1] - held[0]
+    return taken / elapsed
 
 
 def copies_per_second(batch: int, frames: int, size: int) -> float:
@@ -109,7 +95,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--episodes", type=int, default=40)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--batches", type=int, default=12)
+    parser.add_argument("--batches", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--cold", action="store_true", help="read from the disk, not from the page cache")
@@ -122,13 +108,13 @@ def main() -> None:
         for compression in COMPRESSIONS:
             path = Path(folder) / f"{compression}.h5"
             collect("two_room", path, episodes=args.episodes, image_size=args.size, compression=compression)
-            rates, growth = dict.fromkeys(readers, 0.0), dict.fromkeys(readers, 0.0)
+            rates = dict.fromkeys(readers, 0.0)
             for seed, (name, reader) in itertools.product(range(args.repeats), readers.items()):
                 if args.cold:
                     forget(path)
                 dataset = reader(path, 4, 5)
-                rate, grown = read_windows(dataset, args.batch, args.workers, args.batches, seed)
-                rates[name], growth[name] = max(rates[name], rate), max(growth[name], grown)
+                rate = windows_per_second(dataset, args.batch, args.workers, args.batches, seed)
+                rates[name] = max(rates[name], rate)
                 if isinstance(dataset, TrajectoryDataset):
                     dataset.file.close()  # the published reader opens the file in another mode
             file = EpisodeFile(path)
@@ -136,8 +122,7 @@ def main() -> None:
             print(
                 f"{compression:>5} ({megabytes:.0f} MB, {int(file.lengths.sum())} frames): "
                 f"published {rates['published']:.0f}, lewm {rates['lewm']:.0f} windows/s, "
-                f"{rates['lewm'] / rates['published']:.1f}x; {100 * rates['lewm'] / ceiling:.0f}% of copying; "
-                f"memory {growth['published']:+.0f}, {growth['lewm']:+.0f} MB",
+                f"{rates['lewm'] / rates['published']:.1f}x; {100 * rates['lewm'] / ceiling:.0f}% of copying",
                 flush=True,
             )
             file.close()
