@@ -1,4 +1,4 @@
-"""Checks of the arrays that users hand in: any object of the DLPack or the buffer protocol, on the CPU."""
+"""Checks of what users hand in: arrays, any object of the DLPack or the buffer protocol on the CPU, and counts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["as_array", "finite"]
+__all__ = ["as_array", "at_least", "finite"]
 
 
 def as_array(name: str, value: Any, dtype: type[np.generic], shape: Sequence[int | str]) -> NDArray[Any]:
@@ -58,3 +58,10 @@ def finite(name: str, array: NDArray[Any]) -> NDArray[Any]:
         place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(f"{name}: expected finite numbers, got {array[place]} at {place}")
     return array
+
+
+def at_least(name: str, value: Any, least: int = 1) -> int:
+    """A count; raises ValueError naming it if it is no int, or less than ``least``."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name}: expected an int of at least {least}, got {value!r}")
+    return int(value)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lewm
+from lewm.arrays import at_least
 from lewm.checkpoint.atomic import replace_file, write_file
 from lewm.data.collection import collect
 from lewm.envs import environment_class
@@ -161,9 +162,8 @@ def _check(settings: Settings) -> None:
         name: planner[name] for name in ("samples", "elites", "iterations", "horizon") if name in planner
     }
     for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name}: expected an int of at least 1, got {count!r}")
-    longest = environment_class(settings.env).max_episode_steps - 1
+        at_least(name, count)
+    longest = environment_class(settings.env).max_episode_steps
     if settings.goal_offset > longest:
         raise ValueError(
             f"goal_offset: expected at most {longest} in {settings.env}, got {settings.goal_offset}"

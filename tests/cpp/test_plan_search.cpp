@@ -178,9 +178,11 @@ TEST(held_actions_share_the_first_draw_of_their_block) {
     const auto free = candidates(1), held = candidates(3);
     CHECK_EQ(held.size(), free.size());
     for (std::size_t i = 0; i < std::min<std::size_t>(64, held.size()); ++i) {
-      for (std::size_t e = 0; e < n; ++e) CHECK_EQ(held[i][e], free[i][e / 6 * 6 + e % 2]);
+      for (std::size_t e = 0; e < n; ++e) {
+        CHECK_EQ(held[i][e], free[i][e / kBlockDim * kBlockDim + e % kActionDim]);
+      }
     }
-    CHECK(free[1][0] != free[1][2] && held[1][0] != held[1][1] && held[1][0] != held[1][6]);
+    CHECK(free[1][0] != free[1][kActionDim] && held[1][0] != held[1][1] && held[1][0] != held[1][kBlockDim]);
   }
 }
 

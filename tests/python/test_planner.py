@@ -228,6 +228,13 @@ def test_options_out_of_range_are_refused(
         make(model, **{**SIZES, **options})
 
 
+def test_fewer_candidates_than_context_blocks(model: lewm.Model, make: Make) -> None:
+    few = make(model, samples=1, elites=1, iterations=1, horizon=H)
+    plan = few.plan_latents(LATENTS, GOAL_LATENTS, past_actions=PAST)
+    expected = model.cost(LATENTS, GOAL_LATENTS, plan.actions[:, None], PAST)[:, 0]
+    np.testing.assert_allclose(plan.cost, expected, rtol=1e-5)
+
+
 def test_a_planner_needs_a_model() -> None:
     with pytest.raises(TypeError, match=r"model: expected a lewm\.Model, got str"):
         lewm.Planner("model.safetensors")  # type: ignore[arg-type]

@@ -114,3 +114,5 @@ def test_command_line_reports_errors_without_a_traceback(tmp_path, capsys):
     assert "expected neither config nor preset" in capsys.readouterr().err
     assert main(["train", "preset=tiny", "out=run"]) == 1
     assert "data: expected a path, got none" in capsys.readouterr().err
+    assert main(["train", "preset=tiny", "data=nowhere.h5", "out=run"]) == 1
+    assert "data: no file nowhere.h5" in capsys.readouterr().err

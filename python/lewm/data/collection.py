@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lewm.arrays import at_least
 from lewm.data.writer import EpisodeWriter
 from lewm.envs import environment_class
 from lewm.envs.base import checked_image_size
@@ -66,8 +67,7 @@ def collect(
         lewm.Error: see `lewm.data.EpisodeWriter`.
     """
     for name, value, least in (("episodes", episodes, 1), ("workers", workers, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise ValueError(f"{name}: expected an int of at least {least}, got {value!r}")
+        at_least(name, value, least)
     kind = environment_class(env)
     policy = next(iter(kind.policies)) if policy is None else policy
     kind.make_policy(policy)  # refuses an unknown one before anything is written

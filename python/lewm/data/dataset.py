@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lewm.arrays import at_least
 from lewm.checkpoint.contents import Scaling, scaling
 from lewm.data.episode_file import EpisodeFile
 from lewm.errors import Error
@@ -66,13 +67,10 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
         action_scaling: Scaling | None = None,
         in_memory: bool | str = "auto",
     ) -> None:
-        for name, value in (("frames", frames), ("frame_skip", frame_skip)):
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise ValueError(f"{name}: expected an int of at least 1, got {value!r}")
+        self.frames = at_least("frames", frames)
+        self.frame_skip = at_least("frame_skip", frame_skip)
         if in_memory not in (True, False, "auto"):
             raise ValueError(f"in_memory: expected True, False or 'auto', got {in_memory!r}")
-        self.frames = int(frames)
-        self.frame_skip = int(frame_skip)
         self.columns = tuple(columns)
         self.file = EpisodeFile(path)
         pixels = self.file.column("pixels")

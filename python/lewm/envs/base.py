@@ -16,6 +16,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from lewm.arrays import at_least
+
 __all__ = ["EnvBatch", "GoalEnv", "Policy", "RandomPolicy", "SerialBatch", "checked_image_size", "rows_for"]
 
 State = NDArray[np.float64]
@@ -356,9 +358,7 @@ class SerialBatch:
 
 def checked_image_size(image_size: int) -> int:
     """The side of square frames, in pixels; a ValueError if it is not an int of at least 8."""
-    if isinstance(image_size, bool) or not isinstance(image_size, (int, np.integer)) or image_size < 8:
-        raise ValueError(f"image_size: expected an int of at least 8, got {image_size!r}")
-    return int(image_size)
+    return at_least("image_size", image_size, 8)
 
 
 def rows_for(rows: NDArray[np.intp] | None, count: int) -> NDArray[np.intp]:
