@@ -323,12 +323,18 @@ def main() -> int:
     parser.add_argument(
         "--rehearse", action="store_true", help="small sizes on the CPU; no tests, no sanitizer"
     )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=SECONDS,
+        help="after which nothing new is begun (default: %(default)s)",
+    )
     args = parser.parse_args()
     if not args.rehearse:
         refuse_without_gpu()
     import torch
 
-    budget = Budget(SECONDS)
+    budget = Budget(args.seconds)
     sizes, device = (REHEARSAL, "cpu") if args.rehearse else (FULL, "cuda")
     name = "a rehearsal on the CPU" if args.rehearse else torch.cuda.get_device_name()
     tests, sanitizer = "not run", dict.fromkeys(TOOLS, "not run")

@@ -27,6 +27,8 @@ from lewm.config import LeWMConfig  # noqa: E402
 
 Contenders = dict[str, Callable[[], Any]]
 LAMBDA, CLIP, DROPOUT = 0.09, 1.0, 0.1
+KINDS = ("fp32", "bf16", "compiled")
+"""The published encoder and planner: as they ship, under autocast, and that compiled."""
 
 
 def published_missing() -> str:
@@ -46,7 +48,7 @@ def encoders(model: lewm.Model, config: LeWMConfig, device: str, n: int, publish
         there = torch.from_numpy(frames).to(device)
         found[f"encode {n}: lewm, frames on the GPU"] = lambda: model.encode(there)
     if published:
-        for kind in ("fp32", "bf16", "compiled"):
+        for kind in KINDS:
             found[f"encode {n}: published {kind}"] = _published_encoder(kind, config, device, frames)
     return found
 
@@ -81,7 +83,7 @@ def planners(
         found[f"plan {problems}: lewm, arrays on the GPU"] = lambda: ours.plan_latents(*there)
     found[f"plan {problems}: lewm's planner in torch"] = lambda: plain.plan_latents(latents, goals)
     if published:
-        for kind in ("fp32", "bf16", "compiled"):
+        for kind in KINDS:
             found[f"plan {problems}: published {kind}"] = _published_planner(
                 kind, config, device, latents, goals, sizes
             )

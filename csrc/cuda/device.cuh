@@ -4,7 +4,7 @@
 // of a block is a fiber and the wrappers below check what hardware would silently accept. To keep that possible,
 // kernels
 //   - take shared memory from LEWM_SHARED only (dynamic, sized at launch),
-//   - move 16 bytes at once only through load16/store16 and cp_async16,
+//   - move more than an element at once only through load16/store16, load8/store8, store4 and cp_async16,
 //   - use warp collectives and tensor cores only through the functions named here,
 //   - are loaded with load_kernel() when a model is made (kernels.h), and launched with LEWM_LAUNCH.
 #pragma once
@@ -46,6 +46,14 @@ struct alignas(16) Bytes16 {
 };
 __device__ __forceinline__ Bytes16 load16(const void* from) { return *static_cast<const Bytes16*>(from); }
 __device__ __forceinline__ void store16(void* to, const Bytes16& value) { *static_cast<Bytes16*>(to) = value; }
+struct alignas(8) Floats2 {
+  float x, y;
+};
+__device__ __forceinline__ Floats2 load8(const float* from) { return *reinterpret_cast<const Floats2*>(from); }
+__device__ __forceinline__ void store8(float* to, const Floats2& value) { *reinterpret_cast<Floats2*>(to) = value; }
+__device__ __forceinline__ void store4(std::uint16_t* to, std::uint32_t value) {
+  *reinterpret_cast<std::uint32_t*>(to) = value;
+}
 
 __device__ __forceinline__ void sync_block() { __syncthreads(); }
 __device__ __forceinline__ void sync_warp() { __syncwarp(); }

@@ -41,8 +41,6 @@ Encoder::Encoder(const Weights& weights, std::int64_t frames)
       qkv_(frames * tokens_ * 3 * inner_),
       attended_(frames * tokens_ * inner_),
       hidden_(frames * tokens_ * mlp_stride_),
-      key_row_(frames * tokens_),
-      keys_(frames),
       projector_(weights.projector, frames) {}
 
 Frames Frames::from(std::int64_t first, std::int64_t frame_values) const {
@@ -54,7 +52,6 @@ Frames Frames::from(std::int64_t first, std::int64_t frame_values) const {
 }
 
 void Encoder::encode(const Frames& frames, std::int64_t n, float* latents, cudaStream_t stream) {
-  launch_whole_sequences(static_cast<int>(std::min(n, frames_)), tokens_, key_row_.get(), keys_.get(), stream);
   for (std::int64_t first = 0; first < n; first += frames_) {
     const std::int64_t group = std::min(frames_, n - first);
     embed(frames.from(first, frame_values_), group, stream);
@@ -127,7 +124,7 @@ void Encoder::layer(std::int64_t index, std::int64_t n, cudaStream_t stream) {
   normalise(rows, dim_, stream);
   run_linear(layer.query_key_value, normed_.get(), dim_stride_, rows, stored_bf16(), qkv_.get(), 3 * inner_, stream);
   launch_full_attention({static_cast<int>(n), tokens_, heads, head_dim_, qkv_.get(), 3 * inner_, inner_, 2 * inner_,
-                         attended_.get(), inner_},
+                         attended_.get(), inner_, tokens_, tokens_},
                         stream);
   attention_out_and_mlp(layer, rows, dim_, stream);
 }
@@ -142,9 +139,9 @@ void Encoder::last_layer(std::int64_t n, cudaStream_t stream) {
              stream);
   run_linear(layer.query, normed_.get(), std::int64_t{tokens_} * dim_stride_, n, stored_bf16(), qkv_.get(),
              3 * frame_inner, stream);
-  launch_window_attention({static_cast<int>(n), heads, head_dim_, qkv_.get(), 3 * frame_inner, qkv_.get() + inner_,
-                           3 * inner_, inner_, key_row_.get(), keys_.get(), tokens_, attended_.get(), inner_},
-                          stream);
+  launch_full_attention({static_cast<int>(n), tokens_, heads, head_dim_, qkv_.get(), 3 * inner_, inner_, 2 * inner_,
+                         attended_.get(), inner_, 1, 1},
+                        stream);
   attention_out_and_mlp(layer, n, frame_stride, stream);
 }
 

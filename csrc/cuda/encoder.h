@@ -40,18 +40,17 @@ class Encoder {
   const std::int64_t frames_;
   const int dim_, dim_stride_, head_dim_, inner_;  // head_dim_: a multiple of 8; inner_: of all heads
   const int patches_, tokens_, patch_stride_, mlp_stride_;
-  const std::int64_t frame_values_;      // numbers in a frame
-  Growing<std::uint8_t> bytes_;          // [frames, frame_values], from the host or resized
-  Growing<float> floats_;                // the same, from the host
-  Growing<std::uint8_t> camera_;         // some frames to resize, from the host
-  Buffer<std::uint16_t> patches_rows_;   // [frames * patches, patch_stride]
-  Buffer<float> embedded_;               // [frames * patches, dim]
-  Buffer<float> x_;                      // [frames * tokens, dim], the residual stream
-  Buffer<std::uint16_t> normed_;         // [frames * tokens, dim_stride]
-  Buffer<std::uint16_t> qkv_;            // [frames * tokens, 3 * inner]
-  Buffer<std::uint16_t> attended_;       // [frames * tokens, inner]
-  Buffer<std::uint16_t> hidden_;         // [frames * tokens, mlp_stride]
-  Buffer<std::int32_t> key_row_, keys_;  // [frames, tokens], [frames]: a CLS token attends to its whole frame
+  const std::int64_t frame_values_;     // numbers in a frame
+  Growing<std::uint8_t> bytes_;         // [frames, frame_values], from the host or resized
+  Growing<float> floats_;               // the same, from the host
+  Growing<std::uint8_t> camera_;        // some frames to resize, from the host
+  Buffer<std::uint16_t> patches_rows_;  // [frames * patches, patch_stride]
+  Buffer<float> embedded_;              // [frames * patches, dim]
+  Buffer<float> x_;                     // [frames * tokens, dim], the residual stream
+  Buffer<std::uint16_t> normed_;        // [frames * tokens, dim_stride]
+  Buffer<std::uint16_t> qkv_;           // [frames * tokens, 3 * inner]
+  Buffer<std::uint16_t> attended_;      // [frames * tokens, inner]
+  Buffer<std::uint16_t> hidden_;        // [frames * tokens, mlp_stride]
   HeadWorkspace projector_;
 };
 

@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kThreads) full_attention_kernel(const FullAtte
   const int head_offset = static_cast<int>(blockIdx.y) * a.head_dim;
   const std::uint16_t* part = a.qkv + sequence_row * a.stride + head_offset;
 
-  copy_tile<kDim>(q_tile, part, a.stride, a.tokens, a.head_dim, first_query);
+  copy_tile<kDim>(q_tile, part, a.stride, a.queries, a.head_dim, first_query);
   std::uint32_t query[kDim / 16][4];
   Softmax<kDim> softmax;
   for (int first_key = 0; first_key < a.tokens; first_key += kTile) {
@@ -140,15 +140,14 @@ __global__ void __launch_bounds__(kThreads) full_attention_kernel(const FullAtte
   LEWM_UNROLL
   for (int half = 0; half < 2; ++half) {
     const int token = first_query + warp * 16 + lane / 4 + 8 * half;
-    if (token >= a.tokens) continue;
-    std::uint16_t* out = a.out + (sequence_row + token) * a.out_stride + head_offset;
+    if (token >= a.queries) continue;
+    std::uint16_t* out = a.out + (std::int64_t{blockIdx.z} * a.out_rows + token) * a.out_stride + head_offset;
     LEWM_UNROLL
     for (int d = 0; d < kDim / 8; ++d) {
-      LEWM_UNROLL
-      for (int i = 0; i < 2; ++i) {
-        const int column = 8 * d + lane % 4 * 2 + i;
-        if (column < a.head_dim) out[column] = float_to_bf16(softmax.out[d][2 * half + i] / softmax.total[half]);
-      }
+      const int column = 8 * d + lane % 4 * 2;
+      if (column >= a.head_dim) continue;
+      store4(out + column, pack_bf16(softmax.out[d][2 * half] / softmax.total[half],
+                                     softmax.out[d][2 * half + 1] / softmax.total[half]));
     }
   }
 }
@@ -158,7 +157,7 @@ constexpr std::size_t kSharedBytes = 3 * kTile*(kDim * 2 + 16);
 
 template <int kDim>
 void launch(const FullAttention& a, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>((a.tokens + kTile - 1) / kTile), static_cast<unsigned>(a.heads),
+  const dim3 grid(static_cast<unsigned>((a.queries + kTile - 1) / kTile), static_cast<unsigned>(a.heads),
                   static_cast<unsigned>(a.sequences));
   LEWM_LAUNCH(full_attention_kernel<kDim>, grid, dim3(kThreads), kSharedBytes<kDim>, stream, a);
 }

@@ -35,8 +35,12 @@ struct Gemm {
   GemmEpilogue epilogue;
   void* y;  // [rows, y_stride] float or bf16
   std::int64_t y_stride;
+  bool paired = false;  // set by launch_gemm: two columns are read and written at once
 };
 
-void launch_gemm(const Gemm& gemm, cudaStream_t stream);
+// The largest tile of which there are `enough_tiles`, by default as many as keep a large GPU busy, is chosen; the bits
+// of Y do not depend on it.
+constexpr std::int64_t kEnoughTiles = 120;
+void launch_gemm(const Gemm& gemm, cudaStream_t stream, std::int64_t enough_tiles = kEnoughTiles);
 
 }  // namespace lewm::cuda

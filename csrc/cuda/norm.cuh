@@ -19,6 +19,8 @@ struct LayerNorm {
   float* y_float = nullptr;  // [rows, y_stride]; elements d.. are left alone
 };
 
+constexpr int kMostAdaLN = 1024;  // of AdaLN::y_stride
+
 // y = LN(LN(x; 1e-6) * (1 + scale) + shift; 1e-5); the modulation of row i starts at modulation + row[i] * stride.
 struct AdaLN {
   const float* x;  // [rows, x_stride]

@@ -4,10 +4,10 @@
 namespace lewm::cuda {
 namespace {
 
-constexpr int kTile = 64;      // rows and columns of a block of a matrix product
-constexpr int kDepth = 16;     // of a step
-constexpr int kThreads = 256;  // 16 x 16, each with 4 x 4 results
-constexpr int kKnotsAtOnce = 16;
+constexpr int kSide = 16;   // threads of a block of a matrix product, each way
+constexpr int kDepth = 16;  // of a step
+constexpr int kThreads = kSide * kSide;
+constexpr int kKnotsAtOnce = 17;  // all of them by default
 
 unsigned blocks_for(std::int64_t items, int per_block) {
   return static_cast<unsigned>((items + per_block - 1) / per_block);
@@ -15,68 +15,100 @@ unsigned blocks_for(std::int64_t items, int per_block) {
 
 // --- projections: a plain fp32 product; tensor cores would cost more accuracy than the statistic has to give ---
 
+// A thread computes kPer x kPer results, kSide apart. The next step's operands are on their way while one is computed.
+template <int kPer>
 __global__ void __launch_bounds__(kThreads) matrix_product_kernel(const MatrixProduct g) {
+  constexpr int kTile = kPer * kSide, kRow = kTile + 1;
   LEWM_SHARED(shared);
-  auto* a_tile = reinterpret_cast<float*>(shared);  // [kDepth, kTile + 1]
-  auto* b_tile = a_tile + kDepth * (kTile + 1);     // [kDepth, kTile + 1]
+  auto* a_tile = reinterpret_cast<float*>(shared);  // [kDepth, kRow]
+  auto* b_tile = a_tile + kDepth * kRow;            // [kDepth, kRow]
   const int thread = static_cast<int>(threadIdx.x);
   const int first_row = static_cast<int>(blockIdx.y) * kTile, first_column = static_cast<int>(blockIdx.x) * kTile;
-  const int row = thread / 16, column = thread % 16;  // and every 16th after
-  float sum[4][4] = {};
-  for (int first = 0; first < g.k; first += kDepth) {
-    for (int i = thread; i < kTile * kDepth; i += kThreads) {
-      const int r = i / kDepth, depth = i % kDepth;
-      const bool inside = first_row + r < g.m && first + depth < g.k;
-      a_tile[depth * (kTile + 1) + r] = inside ? g.a[(first_row + r) * g.a_stride + first + depth] : 0.0f;
+  const int row = thread / kSide, column = thread % kSide;  // and every kSide-th after
+
+  float a_next[kPer], b_next[kPer];  // element thread + kThreads * i of either tile
+  const auto a_place = [&](int i) { return (thread + kThreads * i) / kDepth; };  // depth: thread % kDepth
+  const auto b_column = [&](int i) {
+    return g.b_transposed ? (thread + kThreads * i) / kDepth : (thread + kThreads * i) % kTile;
+  };
+  const auto b_depth = [&](int i) { return g.b_transposed ? thread % kDepth : (thread + kThreads * i) / kTile; };
+  const auto fetch = [&](int first) {
+    LEWM_UNROLL
+    for (int i = 0; i < kPer; ++i) {
+      const int r = first_row + a_place(i), a_k = first + thread % kDepth;
+      a_next[i] = r < g.m && a_k < g.k ? g.a[r * g.a_stride + a_k] : 0.0f;
+      const int c = first_column + b_column(i), b_k = first + b_depth(i);
+      const std::int64_t at = g.b_transposed ? c * g.b_stride + b_k : b_k * g.b_stride + c;
+      b_next[i] = c < g.n && b_k < g.k ? g.b[at] : 0.0f;
     }
-    for (int i = thread; i < kTile * kDepth; i += kThreads) {
-      const int c = g.b_transposed ? i / kDepth : i % kTile, depth = g.b_transposed ? i % kDepth : i / kTile;
-      const bool inside = first_column + c < g.n && first + depth < g.k;
-      const std::int64_t at = g.b_transposed ? (first_column + c) * g.b_stride + first + depth
-                                             : (first + depth) * g.b_stride + first_column + c;
-      b_tile[depth * (kTile + 1) + c] = inside ? g.b[at] : 0.0f;
+  };
+
+  float sum[kPer][kPer] = {};
+  fetch(0);
+  for (int first = 0; first < g.k; first += kDepth) {
+    LEWM_UNROLL
+    for (int i = 0; i < kPer; ++i) {
+      a_tile[thread % kDepth * kRow + a_place(i)] = a_next[i];
+      b_tile[b_depth(i) * kRow + b_column(i)] = b_next[i];
     }
     sync_block();
+    if (first + kDepth < g.k) fetch(first + kDepth);
+    LEWM_UNROLL
     for (int depth = 0; depth < kDepth; ++depth) {
-      float a[4], b[4];
+      float a[kPer], b[kPer];
       LEWM_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        a[i] = a_tile[depth * (kTile + 1) + row + 16 * i];
-        b[i] = b_tile[depth * (kTile + 1) + column + 16 * i];
+      for (int i = 0; i < kPer; ++i) {
+        a[i] = a_tile[depth * kRow + row + kSide * i];
+        b[i] = b_tile[depth * kRow + column + kSide * i];
       }
       LEWM_UNROLL
-      for (int i = 0; i < 4; ++i) {
+      for (int i = 0; i < kPer; ++i) {
         LEWM_UNROLL
-        for (int j = 0; j < 4; ++j) sum[i][j] = fmaf(a[i], b[j], sum[i][j]);
+        for (int j = 0; j < kPer; ++j) sum[i][j] = fmaf(a[i], b[j], sum[i][j]);
       }
     }
     sync_block();
   }
   LEWM_UNROLL
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < kPer; ++i) {
     LEWM_UNROLL
-    for (int j = 0; j < 4; ++j) {
-      const int r = first_row + row + 16 * i, c = first_column + column + 16 * j;
+    for (int j = 0; j < kPer; ++j) {
+      const int r = first_row + row + kSide * i, c = first_column + column + kSide * j;
       if (r < g.m && c < g.n) g.c[r * g.c_stride + c] = sum[i][j];
     }
   }
 }
 
+template <int kPer>
+unsigned product_blocks(int items) {
+  return blocks_for(items, kPer * kSide);
+}
+
+template <int kPer>
+void launch_product(const MatrixProduct& args, cudaStream_t stream) {
+  const dim3 grid(product_blocks<kPer>(args.n), product_blocks<kPer>(args.m));
+  LEWM_LAUNCH(matrix_product_kernel<kPer>, grid, dim3(kThreads), 2 * kDepth * (kPer * kSide + 1) * sizeof(float),
+              stream, args);
+}
+
 // --- characteristic functions ---
 
-// A thread a projection, a share of the rows and 16 knots: 32 running sums in registers.
+// A thread a projection, a share of the rows and up to 17 knots: their running sums in registers.
 __global__ void __launch_bounds__(kThreads) partial_sums_kernel(const CharacteristicSums a) {
   const int m = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x);
   if (m >= a.projections) return;
-  const int split = static_cast<int>(blockIdx.y), first_knot = static_cast<int>(blockIdx.z) * kKnotsAtOnce;
+  const int split = static_cast<int>(blockIdx.y);
+  const int step = static_cast<int>(blockIdx.z) % a.steps;
+  const int first_knot = static_cast<int>(blockIdx.z) / a.steps * kKnotsAtOnce;
+  const float* p = a.p + std::int64_t{step} * a.rows * a.projections;
   const int first = static_cast<int>(std::int64_t{a.rows} * split / a.splits);
   const int last = static_cast<int>(std::int64_t{a.rows} * (split + 1) / a.splits);
   float cosines[kKnotsAtOnce] = {}, sines[kKnotsAtOnce] = {};
   for (int row = first; row < last; ++row) {
-    const float p = a.p[std::int64_t{row} * a.projections + m];
-    float step_sin, step_cos, sin_now, cos_now;
-    sincosf(a.knots.delta * p, &step_sin, &step_cos);
-    sincosf(a.knots.delta * static_cast<float>(first_knot) * p, &sin_now, &cos_now);
+    const float x = a.knots.delta * p[std::int64_t{row} * a.projections + m];
+    float step_sin, step_cos, sin_now = 0.0f, cos_now = 1.0f;
+    sincosf(x, &step_sin, &step_cos);
+    if (first_knot > 0) sincosf(static_cast<float>(first_knot) * x, &sin_now, &cos_now);
     LEWM_UNROLL
     for (int k = 0; k < kKnotsAtOnce; ++k) {
       cosines[k] += cos_now;
@@ -86,7 +118,8 @@ __global__ void __launch_bounds__(kThreads) partial_sums_kernel(const Characteri
       cos_now = next_cos;
     }
   }
-  float* out = a.partial + (std::int64_t{split} * a.projections + m) * 2 * a.knots.count + first_knot;
+  float* out =
+      a.partial + ((std::int64_t{split} * a.steps + step) * a.projections + m) * 2 * a.knots.count + first_knot;
   LEWM_UNROLL
   for (int k = 0; k < kKnotsAtOnce; ++k) {
     if (first_knot + k >= a.knots.count) break;
@@ -96,7 +129,7 @@ __global__ void __launch_bounds__(kThreads) partial_sums_kernel(const Characteri
 }
 
 __global__ void __launch_bounds__(kThreads) add_partial_sums_kernel(const CharacteristicSums a) {
-  const std::int64_t count = std::int64_t{a.projections} * a.knots.count * 2;
+  const std::int64_t count = std::int64_t{a.steps} * a.projections * a.knots.count * 2;
   const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= count) return;
   double sum = a.sums[i];
@@ -137,8 +170,10 @@ __global__ void __launch_bounds__(kThreads) gradient_kernel(const ProjectionGrad
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   const int m = static_cast<int>(blockIdx.x) * threads + thread;
   if (m >= a.projections) return;
+  const int step = static_cast<int>(blockIdx.z);
+  float* projections = a.p + std::int64_t{step} * a.rows * a.projections + m;
   for (int k = 0; k < a.knots.count; ++k) {
-    const double* sums = a.sums + std::int64_t{m} * 2 * a.knots.count + k;
+    const double* sums = a.sums + (std::int64_t{step} * a.projections + m) * 2 * a.knots.count + k;
     const Weight w = weight_of(a.knots, k);
     const double factor = 2.0 * w.weight * static_cast<double>(a.knots.delta) * k * static_cast<double>(a.scale);
     coefficients[(2 * k) * threads + thread] = static_cast<float>(factor * (sums[a.knots.count] / a.batch));
@@ -147,7 +182,7 @@ __global__ void __launch_bounds__(kThreads) gradient_kernel(const ProjectionGrad
   const int first = static_cast<int>(blockIdx.y) * rows_per_block;
   const int last = first + rows_per_block < a.rows ? first + rows_per_block : a.rows;
   for (int row = first; row < last; ++row) {
-    float& p = a.p[std::int64_t{row} * a.projections + m];
+    float& p = projections[std::int64_t{row} * a.projections];
     float sine, cosine;
     sincosf(a.knots.delta * p, &sine, &cosine);
     float real = 0.0f, imaginary = 0.0f;  // sum_k (alpha_k + i beta_k) e^(ikx); its real part is alpha cos - beta sin
@@ -162,16 +197,18 @@ __global__ void __launch_bounds__(kThreads) gradient_kernel(const ProjectionGrad
 
 }  // namespace
 
+// Small tiles where large ones would leave most of a GPU idle.
 void launch_matrix_product(const MatrixProduct& args, cudaStream_t stream) {
-  const dim3 grid(blocks_for(args.n, kTile), blocks_for(args.m, kTile));
-  LEWM_LAUNCH(matrix_product_kernel, grid, dim3(kThreads), 2 * kDepth * (kTile + 1) * sizeof(float), stream, args);
+  constexpr unsigned kEnoughTiles = 120;
+  if (product_blocks<4>(args.n) * product_blocks<4>(args.m) >= kEnoughTiles) return launch_product<4>(args, stream);
+  launch_product<2>(args, stream);
 }
 
 void launch_characteristic_sums(const CharacteristicSums& args, cudaStream_t stream) {
   const dim3 grid(blocks_for(args.projections, kThreads), static_cast<unsigned>(args.splits),
-                  blocks_for(args.knots.count, kKnotsAtOnce));
+                  blocks_for(args.knots.count, kKnotsAtOnce) * static_cast<unsigned>(args.steps));
   LEWM_LAUNCH(partial_sums_kernel, grid, dim3(kThreads), 0, stream, args);
-  const std::int64_t sums = std::int64_t{args.projections} * args.knots.count * 2;
+  const std::int64_t sums = std::int64_t{args.steps} * args.projections * args.knots.count * 2;
   LEWM_LAUNCH(add_partial_sums_kernel, dim3(blocks_for(sums, kThreads)), dim3(kThreads), 0, stream, args);
 }
 
@@ -185,8 +222,9 @@ void launch_projection_gradient(const ProjectionGradient& args, cudaStream_t str
   const std::size_t bytes_per_thread = static_cast<std::size_t>(args.knots.count) * 2 * sizeof(float);
   int threads = kThreads;
   while (threads > 1 && static_cast<std::size_t>(threads) * bytes_per_thread > kSharedBytes) threads /= 2;
-  constexpr int kRowsPerBlock = 64;
-  const dim3 grid(blocks_for(args.projections, threads), blocks_for(args.rows, kRowsPerBlock));
+  constexpr int kRowsPerBlock = 16;
+  const dim3 grid(blocks_for(args.projections, threads), blocks_for(args.rows, kRowsPerBlock),
+                  static_cast<unsigned>(args.steps));
   LEWM_LAUNCH(gradient_kernel, grid, dim3(static_cast<unsigned>(threads)),
               static_cast<std::size_t>(threads) * bytes_per_thread, stream, args, kRowsPerBlock);
 }

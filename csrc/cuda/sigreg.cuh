@@ -1,5 +1,5 @@
 // SIGReg on the device (the formulas and names of csrc/cpu/sigreg.h): projections in fp32, one sincos per projection
-// and 16 knots, the other knots by rotation, sums over the batch in a fixed order. Nothing of size B * M * K is stored;
+// and 17 knots, the other knots by rotation, sums over the batch in a fixed order. Nothing of size B * M * K is stored;
 // projections pass through a workspace of a bounded number of rows.
 #pragma once
 
@@ -22,22 +22,22 @@ struct Knots {
   float delta;  // s_k = k * delta
 };
 
-// Adds the sums over `rows` projections to sums[m] = (sum cos(s_k p))_k, (sum sin(s_k p))_k.
+// Adds the sums over `rows` projections of each time step to sums[t, m] = (sum cos(s_k p))_k, (sum sin(s_k p))_k.
 struct CharacteristicSums {
-  const float* p;  // [rows, projections]
-  int rows, projections;
+  const float* p;  // [steps, rows, projections]
+  int steps, rows, projections;
   Knots knots;
-  double* sums;    // [projections, 2, K]
-  float* partial;  // [splits, projections, 2, K], scratch
+  double* sums;    // [steps, projections, 2, K]
+  float* partial;  // [splits, steps, projections, 2, K], scratch
   int splits;      // 1..rows
 };
 
-// Turns projections into the gradient of mean over t and m of T(t, m): p[b, m] <- scale * dT/dp_b.
+// Turns projections into the gradient of mean over t and m of T(t, m): p[t, b, m] <- scale * dT/dp_b.
 struct ProjectionGradient {
-  float* p;  // [rows, projections], in place
-  int rows, projections;
+  float* p;  // [steps, rows, projections], in place
+  int steps, rows, projections;
   Knots knots;
-  const double* sums;  // [projections, 2, K], over the whole batch
+  const double* sums;  // [steps, projections, 2, K], over the whole batch
   double batch;        // B, of the whole batch
   float scale;
 };

@@ -84,13 +84,6 @@ __global__ void __launch_bounds__(kThreads) open_pass_kernel(const OpenPass a) {
   }
 }
 
-__global__ void __launch_bounds__(kThreads)
-    whole_sequences_kernel(int sequences, int tokens, std::int32_t* key_row, std::int32_t* keys) {
-  const std::int64_t index = global_thread();
-  if (index < std::int64_t{sequences} * tokens) key_row[index] = static_cast<std::int32_t>(index);
-  if (index < sequences) keys[index] = tokens;
-}
-
 dim3 grid_for(std::int64_t threads) { return dim3(static_cast<unsigned>((threads + kThreads - 1) / kThreads)); }
 
 }  // namespace
@@ -100,7 +93,6 @@ void load_tokens_kernels() {
   load_kernel(assemble_tokens_kernel);
   load_kernel(encode_actions_kernel);
   load_kernel(open_pass_kernel);
-  load_kernel(whole_sequences_kernel);
 }
 
 void launch_gather_patches(const GatherPatches& args, cudaStream_t stream) {
@@ -122,11 +114,6 @@ void launch_encode_actions(const EncodeActions& args, cudaStream_t stream) {
 void launch_open_pass(const OpenPass& args, cudaStream_t stream) {
   LEWM_LAUNCH(open_pass_kernel, grid_for(std::int64_t{args.fresh} * args.count * kWarp), dim3(kThreads), 0, stream,
               args);
-}
-
-void launch_whole_sequences(int sequences, int tokens, std::int32_t* key_row, std::int32_t* keys, cudaStream_t stream) {
-  LEWM_LAUNCH(whole_sequences_kernel, grid_for(std::int64_t{sequences} * tokens), dim3(kThreads), 0, stream, sequences,
-              tokens, key_row, keys);
 }
 
 }  // namespace lewm::cuda

@@ -66,7 +66,4 @@ void launch_assemble_tokens(const AssembleTokens& args, cudaStream_t stream);
 void launch_encode_actions(const EncodeActions& args, cudaStream_t stream);
 void launch_open_pass(const OpenPass& args, cudaStream_t stream);
 
-// key_row[i, j] = i * tokens + j and keys[i] = tokens: row i attends to all of sequence i.
-void launch_whole_sequences(int sequences, int tokens, std::int32_t* key_row, std::int32_t* keys, cudaStream_t stream);
-
 }  // namespace lewm::cuda

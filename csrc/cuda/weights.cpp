@@ -4,6 +4,7 @@
 #include <string>
 
 #include "cuda/kernels.h"
+#include "cuda/norm.cuh"
 
 namespace lewm::cuda {
 namespace {
@@ -24,6 +25,7 @@ void require(bool holds, const char* field, const char* expected, std::int64_t g
 void check_sizes(const HostModel& m) {
   const int head_dim = m.encoder_dim / m.encoder_heads;
   require(head_dim <= 128, "encoder_dim / encoder_heads", "at most 128", head_dim);
+  require(m.predictor_dim <= kMostAdaLN, "predictor_dim", "at most 1024", m.predictor_dim);
   require(m.predictor_head_dim <= 256, "predictor_head_dim", "at most 256", m.predictor_head_dim);
 }
 

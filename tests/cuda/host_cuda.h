@@ -113,6 +113,22 @@ inline void store16(void* to, const Bytes16& value) {
   host::check_aligned(to, 16, "store16");
   std::memcpy(to, &value, sizeof value);
 }
+struct alignas(8) Floats2 {
+  float x, y;
+};
+inline Floats2 load8(const float* from) {
+  host::check_aligned(from, 8, "load8");
+  return {from[0], from[1]};
+}
+inline void store8(float* to, const Floats2& value) {
+  host::check_aligned(to, 8, "store8");
+  to[0] = value.x;
+  to[1] = value.y;
+}
+inline void store4(std::uint16_t* to, std::uint32_t value) {
+  host::check_aligned(to, 4, "store4");
+  std::memcpy(to, &value, sizeof value);
+}
 
 void sync_block();
 void sync_warp();

@@ -33,7 +33,7 @@ std::vector<std::uint16_t> bf16_rows(const std::vector<float>& values, int rows,
   return out;
 }
 
-void compare(const Case& c, bool gated, Activation activation, bool bf16) {
+void compare(const Case& c, bool gated, Activation activation, bool bf16, std::int64_t enough = kEnoughTiles) {
   const auto x = bf16_rows(normal(static_cast<std::size_t>(c.rows * c.k), 1), c.rows, c.k);
   const auto w = bf16_rows(normal(static_cast<std::size_t>(c.n * c.k), 2), c.n, c.k);
   const auto bias = normal(static_cast<std::size_t>(c.n), 3), gate = normal(static_cast<std::size_t>(3 * c.n), 4);
@@ -57,7 +57,7 @@ void compare(const Case& c, bool gated, Activation activation, bool bf16) {
     gemm.epilogue.store_bf16 = true;
     gemm.y = y16.data();
   }
-  launch_gemm(gemm, 0);
+  launch_gemm(gemm, 0, enough);
 
   for (int r = 0; r < c.rows; ++r) {
     for (int j = 0; j < c.n; ++j) {
@@ -77,15 +77,43 @@ void compare(const Case& c, bool gated, Activation activation, bool bf16) {
 }
 
 constexpr Case kCases[] = {{1, 1, 1}, {3, 5, 7}, {64, 64, 64}, {65, 63, 66}, {17, 192, 10}, {70, 130, 200}};
+constexpr Case kDeepCases[] = {{33, 34, 512}, {5, 7, 840}};
 
 }  // namespace
 
 TEST(every_shape_and_epilogue_in_every_order) {
+  load_gemm_kernels();
   for (const auto order : {host::Order::forward, host::Order::backward, host::Order::shuffled}) {
     host::schedule() = {order, order, 42};
     for (const Case& c : kCases) compare(c, false, Activation::none, false);
+    for (const Case& c : kDeepCases) compare(c, c.n % 2 == 0, Activation::none, false);
     compare({33, 70, 40}, true, Activation::gelu, false);
     compare({33, 70, 40}, false, Activation::silu, true);
+  }
+}
+
+// A problem alone and in a batch goes through different tiles.
+TEST(every_tile_gives_the_same_bits) {
+  load_gemm_kernels();
+  for (const Case& c : {Case{70, 66, 200}, Case{70, 66, 840}}) {
+    const auto x = bf16_rows(normal(static_cast<std::size_t>(c.rows * c.k), 1), c.rows, c.k);
+    const auto w = bf16_rows(normal(static_cast<std::size_t>(c.n * c.k), 2), c.n, c.k);
+    std::vector<float> expected;
+    for (const std::int64_t enough : {std::int64_t{1}, std::int64_t{4}, kEnoughTiles}) {
+      std::vector<float> y(static_cast<std::size_t>(c.rows * c.n));
+      launch_gemm({x.data(), padded(c.k), w.data(), padded(c.k), c.rows, c.n, c.k, {}, y.data(), c.n}, 0, enough);
+      if (expected.empty()) expected = y;
+      CHECK(y == expected);
+    }
+  }
+}
+
+TEST(every_tile_and_epilogue) {
+  load_gemm_kernels();
+  for (const std::int64_t enough : {std::int64_t{1}, std::int64_t{4}, kEnoughTiles}) {
+    compare({70, 66, 72}, true, Activation::gelu, false, enough);
+    compare({70, 66, 840}, true, Activation::none, false, enough);
+    compare({70, 67, 520}, false, Activation::silu, true, enough);
   }
 }
 

@@ -94,13 +94,14 @@ void check_window(int rows, int heads, int head_dim, int max_keys) {
   expect_close(out, expected, "window_attention");
 }
 
-void check_full(int sequences, int tokens, int heads, int head_dim) {
+void check_full(int sequences, int tokens, int heads, int head_dim, int queries) {
   lewm::cuda::load_kernels();  // heads of 128 need more than 48 KiB
   const std::int64_t inner = heads * head_dim, stride = 3 * inner;
   const Halves qkv = halves(normal(sequences * tokens * stride, 1));
-  Halves out(size(sequences * tokens * inner));
-  launch_full_attention({sequences, tokens, heads, head_dim, qkv.data(), stride, inner, 2 * inner, out.data(), inner},
-                        0);
+  Halves out(size(sequences * queries * inner));
+  launch_full_attention(
+      {sequences, tokens, heads, head_dim, qkv.data(), stride, inner, 2 * inner, out.data(), inner, queries, queries},
+      0);
 
   std::vector<unsigned char> scratch(reference().full_attention_scratch(tokens, head_dim) + 64);
   void* aligned = reinterpret_cast<void*>(lewm::round_up(reinterpret_cast<std::int64_t>(scratch.data()), 64));
@@ -108,8 +109,8 @@ void check_full(int sequences, int tokens, int heads, int head_dim) {
   for (int s = 0; s < sequences; ++s) {
     for (int h = 0; h < heads; ++h) {
       const std::uint16_t* q = qkv.data() + s * tokens * stride + h * head_dim;
-      reference().full_attention({tokens, head_dim, 0, tokens, cpu::Store::bf16, q, q + inner, q + 2 * inner, stride,
-                                  expected.data() + s * tokens * inner + h * head_dim, inner, aligned});
+      reference().full_attention({tokens, head_dim, 0, queries, cpu::Store::bf16, q, q + inner, q + 2 * inner, stride,
+                                  expected.data() + s * queries * inner + h * head_dim, inner, aligned});
     }
   }
   expect_close(out, halves(expected), "full_attention");
@@ -131,6 +132,7 @@ TEST(ada_ln_matches_the_reference) {
     check_ada_ln(1, 8);
     check_ada_ln(7, 192);
     check_ada_ln(6, 50);
+    check_ada_ln(3, 300);
   });
 }
 
@@ -145,10 +147,11 @@ TEST(window_attention_matches_the_reference) {
 
 TEST(full_attention_matches_the_reference) {
   in_every_order([] {
-    check_full(1, 1, 1, 8);
-    check_full(2, 17, 2, 40);
-    check_full(1, 65, 1, 128);
-    check_full(1, 130, 2, 64);
+    check_full(1, 1, 1, 8, 1);
+    check_full(2, 17, 2, 40, 17);
+    check_full(1, 65, 1, 128, 65);
+    check_full(1, 130, 2, 64, 130);
+    check_full(3, 70, 2, 32, 1);
   });
 }
 

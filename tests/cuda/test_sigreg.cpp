@@ -53,14 +53,14 @@ void check_sigreg(int batch, int projections, Knots knots, int splits, float sca
   const Expected expected = formulas(p, batch, projections, knots);
   Doubles sums(size(projections * knots.count * 2)), statistic(size(projections));
   Floats partial(size(splits * projections * knots.count * 2), NAN);
-  launch_characteristic_sums({p.data(), batch, projections, knots, sums.data(), partial.data(), splits}, 0);
+  launch_characteristic_sums({p.data(), 1, batch, projections, knots, sums.data(), partial.data(), splits}, 0);
   launch_statistic({sums.data(), projections, knots, static_cast<double>(batch), statistic.data()}, 0);
   for (int m = 0; m < projections; ++m) {
     CHECK_NEAR(statistic[size(m)], expected.statistic[size(m)], kStatisticError * expected.statistic[size(m)]);
   }
   Floats gradient(p);
   launch_projection_gradient(
-      {gradient.data(), batch, projections, knots, sums.data(), static_cast<double>(batch), 1.0f}, 0);
+      {gradient.data(), 1, batch, projections, knots, sums.data(), static_cast<double>(batch), 1.0f}, 0);
   double largest = 0;
   for (const double g : expected.gradient) largest = std::fmax(largest, std::fabs(g));
   for (std::size_t i = 0; i < gradient.size(); ++i) {
@@ -128,6 +128,9 @@ TEST(projections_are_plain_products) {
     check_product(5, 70, 17, false);
     check_product(66, 9, 40, true);
   });
+  host::schedule() = {};
+  check_product(700, 680, 3, false);  // enough for large tiles
+  check_product(680, 700, 3, true);
 }
 
 TEST(statistic_and_gradient_follow_the_formulas) {
@@ -142,6 +145,7 @@ TEST(statistic_and_gradient_follow_the_formulas) {
 TEST(whole_batches_have_the_cpus_value_and_gradient) {
   host::schedule() = {};
   check_batches(2, 33, 5, 7);
+  check_batches(3, 1000, 2, 3);  // two time steps at once, and the third
   check_batches(1, 2100, 2, 3);  // more rows than projections are held for at once
 }
 

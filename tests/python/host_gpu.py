@@ -65,6 +65,7 @@ class Gpu:
             ctypes.c_int,
         )
         self.stream = self._library.lewm_host_stream()
+        self.Array = GpuArray
         self.streams_asked_for: list[int] = []
         self._kept: list[Any] = []  # until the process ends: memory is small here, and copies are late
 

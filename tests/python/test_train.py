@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -25,7 +24,7 @@ from lewm.training.data import WindowOrder, ahead
 from lewm.training.diagnostics import effective_rank
 from lewm.training.log import Log
 from lewm.training.optim import learning_rate
-from train_helpers import TINY_RUN, write_episodes, write_settings
+from train_helpers import TINY_RUN, environment, interrupt_after, write_episodes, write_settings
 
 LOSSES = ("loss", "pred_loss", "sigreg_loss", "grad_norm")
 
@@ -76,7 +75,7 @@ def test_training_learns(data, tmp_path):
 def test_resume_repeats_the_uninterrupted_losses_bit_for_bit(whole_run, data, tmp_path):
     folder = tmp_path / "run"
     settings = write_settings(tmp_path / "settings.yaml", data=str(data), out=str(folder))
-    interrupted = _interrupt_after(7, settings)
+    interrupted = interrupt_after(7, settings)
     assert interrupted == 130
     cut_at = max(losses(folder))
     assert 7 <= cut_at < 12
@@ -87,33 +86,10 @@ def test_resume_repeats_the_uninterrupted_losses_bit_for_bit(whole_run, data, tm
         assert torch.equal(resumed[name], tensor), name
 
 
-def _interrupt_after(step: int, settings: Path) -> int:
-    """Runs `lewm train` in a process that gets SIGINT once `step` steps are done; returns its exit status."""
-    program = f"""
-import os, signal, sys
-from lewm.cli import main
-from lewm.training.log import Log
-advance, done = Log.advance, []
-def counted(self):
-    advance(self)
-    done.append(1)
-    if len(done) == {step}:
-        os.kill(os.getpid(), signal.SIGINT)
-Log.advance = counted
-sys.exit(main(["train", {str(settings)!r}]))
-"""
-    return subprocess.run([sys.executable, "-c", program], env=_environment(), timeout=300).returncode
-
-
-def _environment() -> dict[str, str]:
-    package = str(Path(lewm.__file__).parent.parent)
-    return {**os.environ, "PYTHONPATH": package, "OMP_NUM_THREADS": "1"}
-
-
 def test_sigterm_saves_and_exits_143(data, tmp_path):
     folder = tmp_path / "run"
     settings = write_settings(tmp_path / "s.yaml", data=str(data), out=str(folder), steps=100_000)
-    process = subprocess.Popen([sys.executable, "-m", "lewm", "train", str(settings)], env=_environment())
+    process = subprocess.Popen([sys.executable, "-m", "lewm", "train", str(settings)], env=environment())
     _wait_for(folder / "checkpoints" / "last.pt", process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM
@@ -148,7 +124,7 @@ def killed_in_the_second_write(content, file):
 torch.save = killed_in_the_second_write
 sys.exit(main(["train", {str(settings)!r}]))
 """
-    process = subprocess.run([sys.executable, "-c", program], env=_environment(), timeout=300)
+    process = subprocess.run([sys.executable, "-c", program], env=environment(), timeout=300)
     assert process.returncode == -signal.SIGKILL
     assert read_checkpoint(folder / "checkpoints" / "last.pt")["step"] == 4
     with (folder / "metrics.csv").open("a") as log:

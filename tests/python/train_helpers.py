@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+import lewm
 from lewm.training import make_config
 
 IMAGE = 16
@@ -77,3 +81,27 @@ def write_settings(path: Path, **changes: Any) -> Path:
     """A YAML file of the small run's settings with these changes."""
     make_config(overrides={**TINY_RUN, **changes}).save(path)
     return path
+
+
+def interrupt_after(step: int, settings: Path) -> int:
+    """Runs `lewm train` in a process that gets SIGINT once `step` steps are done; returns its exit status."""
+    program = f"""
+import os, signal, sys
+from lewm.cli import main
+from lewm.training.log import Log
+advance, done = Log.advance, []
+def counted(self):
+    advance(self)
+    done.append(1)
+    if len(done) == {step}:
+        os.kill(os.getpid(), signal.SIGINT)
+Log.advance = counted
+sys.exit(main(["train", {str(settings)!r}]))
+"""
+    return subprocess.run([sys.executable, "-c", program], env=environment(), timeout=300).returncode
+
+
+def environment() -> dict[str, str]:
+    """Of a process that imports this lewm."""
+    package = str(Path(lewm.__file__).parent.parent)
+    return {**os.environ, "PYTHONPATH": package, "OMP_NUM_THREADS": "1"}
