@@ -4,7 +4,7 @@
 // of a block is a fiber and the wrappers below check what hardware would silently accept. To keep that possible,
 // kernels
 //   - take shared memory from LEWM_SHARED only (dynamic, sized at launch),
-//   - move more than an element at once only through load16/store16, load8/store8, store4 and cp_async16,
+//   - move more than an element at once only through load16/store16, store8, store4 and cp_async16,
 //   - use warp collectives and tensor cores only through the functions named here,
 //   - are loaded with load_kernel() when a model is made (kernels.h), and launched with LEWM_LAUNCH.
 #pragma once
@@ -46,11 +46,10 @@ struct alignas(16) Bytes16 {
 };
 __device__ __forceinline__ Bytes16 load16(const void* from) { return *static_cast<const Bytes16*>(from); }
 __device__ __forceinline__ void store16(void* to, const Bytes16& value) { *static_cast<Bytes16*>(to) = value; }
-struct alignas(8) Floats2 {
-  float x, y;
+struct alignas(8) Bytes8 {
+  std::uint32_t word[2];
 };
-__device__ __forceinline__ Floats2 load8(const float* from) { return *reinterpret_cast<const Floats2*>(from); }
-__device__ __forceinline__ void store8(float* to, const Floats2& value) { *reinterpret_cast<Floats2*>(to) = value; }
+__device__ __forceinline__ void store8(void* to, const Bytes8& value) { *static_cast<Bytes8*>(to) = value; }
 __device__ __forceinline__ void store4(std::uint16_t* to, std::uint32_t value) {
   *reinterpret_cast<std::uint32_t*>(to) = value;
 }
@@ -79,6 +78,7 @@ __device__ __forceinline__ std::uint32_t ballot(bool vote) { return __ballot_syn
 namespace lewm::cuda {
 
 constexpr int kWarp = 32;
+constexpr float kLog2E = 1.44269504f;
 
 __device__ __forceinline__ float bf16_to_float(std::uint16_t bits) {
   return __uint_as_float(std::uint32_t{bits} << 16);
@@ -89,10 +89,6 @@ __device__ __forceinline__ std::uint16_t float_to_bf16(float value) {
   const std::uint32_t bits = __float_as_uint(value);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<std::uint16_t>(bits >> 16 | 0x40u);
   return static_cast<std::uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
-}
-
-__device__ __forceinline__ std::uint32_t pack_bf16(float low, float high) {
-  return std::uint32_t{float_to_bf16(low)} | std::uint32_t{float_to_bf16(high)} << 16;
 }
 
 // Sums and maxima over a warp, in an order that does not depend on the launch; every lane gets the result.

@@ -57,14 +57,14 @@ struct Softmax {
         }
       }
       new_highest = row_max(new_highest);  // finite: the first key of a tile always exists
-      const float keep = expf(highest[half] - new_highest);
+      const float keep = exp2_approx(kLog2E * (highest[half] - new_highest));
       float sum = 0.0f;
       LEWM_UNROLL
       for (int n = 0; n < kTile / 8; ++n) {
         LEWM_UNROLL
         for (int i = 0; i < 2; ++i) {
           float& s = score[n][2 * half + i];
-          s = expf(s - new_highest);
+          s = exp2_approx(kLog2E * (s - new_highest));
           sum += s;
         }
       }

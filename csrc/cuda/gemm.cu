@@ -1,6 +1,8 @@
 // A block computes a tile of Y, each of its warps a part of it as products of 16x8. Operands travel in slices of depth
 // 64 through three stages of shared memory by asynchronous copies. A row of a slice is 128 bytes, eight chunks of 16;
 // chunk c of row r lies at c ^ (r % 8), so that the eight rows that ldmatrix reads at once fall into different banks.
+// The sums then go through shared memory, so that what is added to them and what becomes of them is read and written in
+// whole rows, several at a time.
 //
 // A depth of 512 and more is summed in four parts, which are then added in order: either one after the other by the
 // same warps, or side by side by the four warps of a small tile, where there are too few tiles to fill a GPU. So the
@@ -34,6 +36,8 @@ struct Tile {
   static constexpr int kSliceBytes = (kRows + kColumns) * kRowBytes;  // X and W
   static constexpr int kStageBytes = kDepthWarps * kSliceBytes;
   static constexpr int kSharedBytes = kStages * kStageBytes;
+  static constexpr int kSumStride = kColumns + 8;  // rows begin eight banks apart
+  static_assert(kDepthWarps * kRows * kSumStride * 4 <= kSharedBytes);
   using Accumulators = float[kRowTiles][kColumnTiles][4];
 };
 
@@ -97,100 +101,133 @@ __device__ __forceinline__ void multiply_slice(unsigned char* x_slice, unsigned 
   }
 }
 
+// x times the normal distribution function, by Abramowitz and Stegun 7.1.26: within 1e-7 |x|.
+__device__ __forceinline__ float gelu(float x) {
+  const float size = fabsf(x);
+  const float t = reciprocal_approx(fmaf(0.3275911f * 0.70710678f, size, 1.0f));
+  float tail = fmaf(t, 1.061405429f, -1.453152027f);
+  tail = fmaf(t, tail, 1.421413741f);
+  tail = fmaf(t, tail, -0.284496736f);
+  tail = fmaf(t, tail, 0.254829592f) * t;
+  tail *= exp2_approx(-0.5f * kLog2E * x * x);  // erfc(|x| / sqrt 2)
+  return fmaxf(x, 0.0f) - 0.5f * size * tail;
+}
+
 __device__ __forceinline__ float activate(float x, Activation activation) {
-  if (activation == Activation::gelu) return 0.5f * x * (1.0f + erff(x * 0.70710678f));
-  if (activation == Activation::silu) return x / (1.0f + expf(-x));
+  if (activation == Activation::gelu) return gelu(x);
+  if (activation == Activation::silu) return x * reciprocal_approx(1.0f + exp2_approx(-kLog2E * x));
   return x;
 }
 
-// Where a row of Y and of what is added to it begins.
-struct OutputRow {
-  const float *bias, *gate, *residual;
-  float* y;
-  std::uint16_t* y_bf16;
-};
+constexpr int kQuad = 4;  // columns that a thread finishes of a row
+using Quad = float[kQuad];
 
-__device__ __forceinline__ OutputRow output_row(const Gemm& gemm, int row) {
-  const GemmEpilogue& e = gemm.epilogue;
-  OutputRow out{e.bias, nullptr, nullptr, nullptr, nullptr};
-  const std::int64_t gate_stride = LEWM_FAULT(kGateStride) ? 1 : e.gate_stride;
-  if (e.gate) out.gate = e.gate + (e.gate_row ? e.gate_row[row] : row) * gate_stride;
-  if (e.residual && !LEWM_FAULT(kMissingResidual)) out.residual = e.residual + row * e.residual_stride;
-  if (e.store_bf16) {
-    out.y_bf16 = static_cast<std::uint16_t*>(gemm.y) + row * gemm.y_stride;
-  } else {
-    out.y = static_cast<float*>(gemm.y) + row * gemm.y_stride;
+// Four values of a row from `column` on, of which `left` are there.
+__device__ __forceinline__ void load_quad(Quad& values, const float* from, int left, bool vectors) {
+  if (vectors) {
+    const Bytes16 bytes = load16(from);
+    LEWM_UNROLL
+    for (int i = 0; i < kQuad; ++i) values[i] = __uint_as_float(bytes.word[i]);
+    return;
   }
-  return out;
+  LEWM_UNROLL
+  for (int i = 0; i < kQuad; ++i) values[i] = i < left ? from[i] : 0.0f;
 }
 
-__device__ __forceinline__ void finish(const OutputRow& out, Activation activation, int column, float value) {
-  if (out.bias) value += out.bias[column];
-  value = activate(value, activation);
-  if (out.gate) value *= out.gate[column];
-  if (out.residual) value += out.residual[column];
-  if (out.y_bf16) {
-    out.y_bf16[column] = float_to_bf16(value);
-  } else {
-    out.y[column] = value;
+__device__ __forceinline__ void store_quad(const Gemm& gemm, std::int64_t at, const Quad& values, int left) {
+  if (gemm.epilogue.store_bf16) {
+    std::uint16_t* to = static_cast<std::uint16_t*>(gemm.y) + at;
+    if (gemm.vectors) return store8(to, {{pack_bf16(values[0], values[1]), pack_bf16(values[2], values[3])}});
+    LEWM_UNROLL
+    for (int i = 0; i < kQuad; ++i) {
+      if (i < left) to[i] = float_to_bf16(values[i]);
+    }
+    return;
   }
-}
-
-// The same for an even column and the next, in one access each.
-__device__ __forceinline__ void finish_pair(const OutputRow& out, Activation activation, int column, Floats2 value) {
-  if (out.bias) {
-    const Floats2 bias = load8(out.bias + column);
-    value = {value.x + bias.x, value.y + bias.y};
+  float* to = static_cast<float*>(gemm.y) + at;
+  if (gemm.vectors) {
+    return store16(to, {{__float_as_uint(values[0]), __float_as_uint(values[1]), __float_as_uint(values[2]),
+                         __float_as_uint(values[3])}});
   }
-  value = {activate(value.x, activation), activate(value.y, activation)};
-  if (out.gate) {
-    const Floats2 gate = load8(out.gate + column);
-    value = {value.x * gate.x, value.y * gate.y};
-  }
-  if (out.residual) {
-    const Floats2 residual = load8(out.residual + column);
-    value = {value.x + residual.x, value.y + residual.y};
-  }
-  if (out.y_bf16) {
-    store4(out.y_bf16 + column, pack_bf16(value.x, value.y));
-  } else {
-    store8(out.y + column, value);
+  LEWM_UNROLL
+  for (int i = 0; i < kQuad; ++i) {
+    if (i < left) to[i] = values[i];
   }
 }
 
-// The sums of the four warps of a tile, each of a part of the depth, added in order: a warp finishes one of the four
-// tiles of 8 columns, `n`, and holds its sums afterwards.
+// A tile of sums in shared memory: the rows of kDepthWarps parts, eight banks apart.
 template <class T>
-__device__ __forceinline__ void add_parts(unsigned char* shared, int part, typename T::Accumulators& sum) {
-  static_assert(T::kDepthWarps == kColumnTiles);
+__device__ __forceinline__ float* sum_address(unsigned char* shared, int part, int row, int column) {
+  return reinterpret_cast<float*>(shared) + (part * T::kRows + row) * T::kSumStride + column;
+}
+
+template <class T>
+__device__ __forceinline__ void put_sums(unsigned char* shared, int part, int warp_row, int warp_column,
+                                         const typename T::Accumulators& sum) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const auto place = [&](int from, int m, int n) {
-    return shared + (((from * T::kRowTiles + m) * kColumnTiles + n) * kWarp + lane) * 16;
-  };
-  sync_block();  // everybody has left the slices
   LEWM_UNROLL
   for (int m = 0; m < T::kRowTiles; ++m) {
     LEWM_UNROLL
     for (int n = 0; n < kColumnTiles; ++n) {
-      store16(place(part, m, n), {{__float_as_uint(sum[m][n][0]), __float_as_uint(sum[m][n][1]),
-                                   __float_as_uint(sum[m][n][2]), __float_as_uint(sum[m][n][3])}});
-    }
-  }
-  if (!LEWM_FAULT(kMissingPartBarrier)) sync_block();
-  LEWM_UNROLL
-  for (int m = 0; m < T::kRowTiles; ++m) {
-    float total[4] = {};
-    LEWM_UNROLL
-    for (int from = 0; from < kParts; ++from) {
-      const Bytes16 partial = load16(place(from, m, part));
       LEWM_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        const float value = __uint_as_float(partial.word[i]);
-        total[i] = from == 0 ? value : total[i] + value;
+      for (int half = 0; half < 2; ++half) {
+        store8(
+            sum_address<T>(shared, part, warp_row + 16 * m + lane / 4 + 8 * half, warp_column + 8 * n + lane % 4 * 2),
+            {{__float_as_uint(sum[m][n][2 * half]), __float_as_uint(sum[m][n][2 * half + 1])}});
       }
     }
+  }
+}
+
+// Bias, activation, gate and residual, and the result: a thread has four columns of every kRowsAtOnce-th row, and asks
+// for what it needs of kBatch rows before it uses any of it.
+template <class T>
+__device__ __forceinline__ void finish(const Gemm& gemm, unsigned char* shared, int first_row, int first_column) {
+  constexpr int kRowsAtOnce = T::kThreads / (T::kColumns / kQuad), kPasses = T::kRows / kRowsAtOnce;
+  constexpr int kBatch = kPasses < 4 ? kPasses : 4;
+  const GemmEpilogue& e = gemm.epilogue;
+  const int tile_column = static_cast<int>(threadIdx.x) % (T::kColumns / kQuad) * kQuad;
+  const int column = first_column + tile_column, left = gemm.n - column;
+  if (left <= 0) return;
+  Quad bias = {};
+  if (e.bias) load_quad(bias, e.bias + column, left, gemm.vectors);
+  const std::int64_t gate_stride = LEWM_FAULT(kGateStride) ? 1 : e.gate_stride;
+  LEWM_UNROLL
+  for (int pass = 0; pass < kPasses; pass += kBatch) {
+    const int tile_row = static_cast<int>(threadIdx.x) / (T::kColumns / kQuad) + pass * kRowsAtOnce;
+    Quad gate[kBatch], residual[kBatch];
     LEWM_UNROLL
-    for (int i = 0; i < 4; ++i) sum[m][0][i] = total[i];
+    for (int i = 0; i < kBatch; ++i) {
+      const int row = first_row + tile_row + i * kRowsAtOnce;
+      if (!e.gate || row >= gemm.rows) continue;
+      load_quad(gate[i], e.gate + (e.gate_row ? e.gate_row[row] : row) * gate_stride + column, left, gemm.vectors);
+    }
+    LEWM_UNROLL
+    for (int i = 0; i < kBatch; ++i) {
+      const int row = first_row + tile_row + i * kRowsAtOnce;
+      if (!e.residual || row >= gemm.rows) continue;
+      load_quad(residual[i], e.residual + row * e.residual_stride + column, left, gemm.vectors);
+    }
+    LEWM_UNROLL
+    for (int i = 0; i < kBatch; ++i) {
+      const int row = first_row + tile_row + i * kRowsAtOnce;
+      if (row >= gemm.rows) continue;
+      Quad value, part;
+      load_quad(value, sum_address<T>(shared, 0, tile_row + i * kRowsAtOnce, tile_column), kQuad, true);
+      LEWM_UNROLL
+      for (int from = 1; from < T::kDepthWarps; ++from) {
+        load_quad(part, sum_address<T>(shared, from, tile_row + i * kRowsAtOnce, tile_column), kQuad, true);
+        LEWM_UNROLL
+        for (int c = 0; c < kQuad; ++c) value[c] += part[c];
+      }
+      LEWM_UNROLL
+      for (int c = 0; c < kQuad; ++c) {
+        value[c] = activate(value[c] + bias[c], e.activation);
+        if (e.gate) value[c] *= gate[i][c];
+        if (e.residual && !LEWM_FAULT(kMissingResidual)) value[c] += residual[i][c];
+      }
+      store_quad(gemm, row * gemm.y_stride + column, value, left);
+    }
   }
 }
 
@@ -222,7 +259,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks) gemm_kernel(const Gem
 
   for (int step = 0; step < kStages - 1; ++step) start_copy(step);
 
-  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int depth_warp = warp / (T::kRowWarps * T::kColumnWarps);
   const int warp_row = warp / T::kColumnWarps % T::kRowWarps * T::kWarpRows;
   const int warp_column = warp % T::kColumnWarps * T::kWarpColumns;
@@ -252,31 +289,10 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks) gemm_kernel(const Gem
     }
   }
   cp_async_wait<0>();
-  if constexpr (T::kDepthWarps > 1) add_parts<T>(shared, depth_warp, sum);
-  const auto& result = T::kDeep && T::kDepthWarps == 1 ? total : sum;
-
-  constexpr int kTilesLeft = T::kDepthWarps > 1 ? 1 : kColumnTiles;  // of this warp's columns
-  const int column_offset = first_column + warp_column + (T::kDepthWarps > 1 ? 8 * depth_warp : 0) + lane % 4 * 2;
-  LEWM_UNROLL
-  for (int m = 0; m < T::kRowTiles; ++m) {
-    LEWM_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const int row = first_row + warp_row + 16 * m + lane / 4 + 8 * half;
-      if (row >= gemm.rows) continue;
-      const OutputRow out = output_row(gemm, row);
-      LEWM_UNROLL
-      for (int n = 0; n < kTilesLeft; ++n) {
-        const int column = column_offset + 8 * n;
-        const Floats2 value{result[m][n][2 * half], result[m][n][2 * half + 1]};
-        if (gemm.paired) {
-          if (column < gemm.n) finish_pair(out, gemm.epilogue.activation, column, value);
-        } else {
-          if (column < gemm.n) finish(out, gemm.epilogue.activation, column, value.x);
-          if (column + 1 < gemm.n) finish(out, gemm.epilogue.activation, column + 1, value.y);
-        }
-      }
-    }
-  }
+  sync_block();  // everybody has left the slices
+  put_sums<T>(shared, depth_warp, warp_row, warp_column, T::kDeep && T::kDepthWarps == 1 ? total : sum);
+  if (!LEWM_FAULT(kMissingSumBarrier)) sync_block();
+  finish<T>(gemm, shared, first_row, first_column);
 }
 
 template <class T>
@@ -296,15 +312,15 @@ std::int64_t tiles(const Gemm& gemm) {
   return std::int64_t{(gemm.n + T::kColumns - 1) / T::kColumns} * ((gemm.rows + T::kRows - 1) / T::kRows);
 }
 
-bool aligned8(const void* pointer, std::int64_t stride) {
-  return reinterpret_cast<std::uintptr_t>(pointer) % 8 == 0 && stride % 2 == 0;
+bool aligned(const void* pointer, std::int64_t stride, std::uintptr_t bytes) {
+  return reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0 && stride % kQuad == 0;
 }
 
-// Whether finish_pair may be used.
-bool paired(const Gemm& gemm) {
+// Whether four columns can be read and written at once.
+bool vectors(const Gemm& gemm) {
   const GemmEpilogue& e = gemm.epilogue;
-  return gemm.n % 2 == 0 && aligned8(gemm.y, gemm.y_stride) && aligned8(e.bias, 0) && aligned8(e.gate, e.gate_stride) &&
-         aligned8(e.residual, e.residual_stride);
+  return gemm.n % kQuad == 0 && aligned(gemm.y, gemm.y_stride, e.store_bf16 ? 8 : 16) && aligned(e.bias, 0, 16) &&
+         aligned(e.gate, e.gate_stride, 16) && aligned(e.residual, e.residual_stride, 16);
 }
 
 }  // namespace
@@ -319,7 +335,7 @@ void load_gemm_kernels() {
 
 void launch_gemm(const Gemm& given, cudaStream_t stream, std::int64_t enough_tiles) {
   Gemm gemm = given;
-  gemm.paired = paired(gemm);
+  gemm.vectors = vectors(gemm);
   if (gemm.k < kDeepFrom) {
     if (tiles<Wide>(gemm) >= enough_tiles) return launch<Wide>(gemm, stream);
     return launch<Medium>(gemm, stream);

@@ -35,7 +35,7 @@ struct Gemm {
   GemmEpilogue epilogue;
   void* y;  // [rows, y_stride] float or bf16
   std::int64_t y_stride;
-  bool paired = false;  // set by launch_gemm: two columns are read and written at once
+  bool vectors = false;  // set by launch_gemm: four columns are read and written at once
 };
 
 // The largest tile of which there are `enough_tiles`, by default as many as keep a large GPU busy, is chosen; the bits

@@ -5,28 +5,29 @@ namespace lewm::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kRowsOfAThread = 8;      // of encode_actions_kernel
 constexpr float kByteCentre = 128.0f;  // as in model/encoder_weights.h
 
 __device__ __forceinline__ std::int64_t global_thread() { return std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; }
 
+// A block a patch.
 __global__ void __launch_bounds__(kThreads) gather_patches_kernel(const GatherPatches a) {
   const int per_row = a.size / a.patch, patches = per_row * per_row, values = 3 * a.patch * a.patch;
-  const std::int64_t index = global_thread();
-  if (index >= a.frames * patches * a.stride) return;
-  const int column = static_cast<int>(index % a.stride);
-  const std::int64_t row = index / a.stride, frame = row / patches;
+  const std::int64_t row = blockIdx.x, frame = row / patches;
   const int top = static_cast<int>(row % patches) / per_row * a.patch;
   const int left = static_cast<int>(row % per_row) * a.patch;
-  float value = 0.0f;
-  if (column < values && a.bytes) {
-    const int y = top + column / (3 * a.patch), x = left + column / 3 % a.patch;
-    value = static_cast<float>(a.bytes[((frame * a.size + y) * a.size + x) * 3 + column % 3]) - kByteCentre;
-  } else if (column < values) {
-    const int channel = column / (a.patch * a.patch);
-    const int y = top + column / a.patch % a.patch, x = left + column % a.patch;
-    value = a.floats[((frame * 3 + channel) * a.size + y) * a.size + x];
+  for (int column = static_cast<int>(threadIdx.x); column < a.stride; column += kThreads) {
+    float value = 0.0f;
+    if (column < values && a.bytes) {
+      const int y = top + column / (3 * a.patch), x = left + column / 3 % a.patch;
+      value = static_cast<float>(a.bytes[((frame * a.size + y) * a.size + x) * 3 + column % 3]) - kByteCentre;
+    } else if (column < values) {
+      const int channel = column / (a.patch * a.patch);
+      const int y = top + column / a.patch % a.patch, x = left + column % a.patch;
+      value = a.floats[((frame * 3 + channel) * a.size + y) * a.size + x];
+    }
+    a.rows[row * a.stride + column] = float_to_bf16(value);
   }
-  a.rows[index] = float_to_bf16(value);
 }
 
 __global__ void __launch_bounds__(kThreads) assemble_tokens_kernel(const AssembleTokens a) {
@@ -40,21 +41,30 @@ __global__ void __launch_bounds__(kThreads) assemble_tokens_kernel(const Assembl
                    : a.embedded[(frame * a.patches + patch) * a.d + d] + a.positions[std::int64_t{patch} * a.d + d];
 }
 
+// A thread a unit of kRowsOfAThread rows.
 __global__ void __launch_bounds__(kThreads) encode_actions_kernel(const EncodeActions a) {
-  const std::int64_t index = global_thread();
-  if (index >= std::int64_t{a.steps} * a.count * a.stride) return;
-  const int unit = static_cast<int>(index % a.stride);
-  const std::int64_t row = index / a.stride;
-  const int sequence = static_cast<int>(row % a.count), step = static_cast<int>(row / a.count);
-  float value = 0.0f;
-  if (unit < a.hidden) {
-    const float* block = a.actions + (std::int64_t{sequence} * a.steps + step) * a.block_dim;
-    const float* weight = a.weight + std::int64_t{unit} * a.block_dim;
-    value = a.bias[unit];
-    for (int i = 0; i < a.block_dim; ++i) value += weight[i] * block[i];
-    value = value / (1.0f + expf(-value));
+  const int unit = static_cast<int>(blockIdx.y * kThreads + threadIdx.x), rows = a.steps * a.count;
+  if (unit >= a.stride) return;
+  const int first = static_cast<int>(blockIdx.x) * kRowsOfAThread;
+  const bool inside = unit < a.hidden;
+  const float* block[kRowsOfAThread];
+  float value[kRowsOfAThread];
+  LEWM_UNROLL
+  for (int r = 0; r < kRowsOfAThread; ++r) {
+    const int row = first + r < rows ? first + r : rows - 1;
+    block[r] = a.actions + (std::int64_t{row % a.count} * a.steps + row / a.count) * a.block_dim;
+    value[r] = inside ? a.bias[unit] : 0.0f;
   }
-  a.rows[index] = float_to_bf16(value);
+  for (int i = 0; inside && i < a.block_dim; ++i) {
+    const float weight = a.weight[std::int64_t{unit} * a.block_dim + i];
+    LEWM_UNROLL
+    for (int r = 0; r < kRowsOfAThread; ++r) value[r] = fmaf(weight, block[r][i], value[r]);
+  }
+  LEWM_UNROLL
+  for (int r = 0; r < kRowsOfAThread; ++r) {
+    if (first + r >= rows) break;
+    a.rows[std::int64_t{first + r} * a.stride + unit] = float_to_bf16(value[r] / (1.0f + expf(-value[r])));
+  }
 }
 
 // A warp a token.
@@ -97,8 +107,8 @@ void load_tokens_kernels() {
 
 void launch_gather_patches(const GatherPatches& args, cudaStream_t stream) {
   const int per_row = args.size / args.patch;
-  LEWM_LAUNCH(gather_patches_kernel, grid_for(args.frames * per_row * per_row * args.stride), dim3(kThreads), 0, stream,
-              args);
+  LEWM_LAUNCH(gather_patches_kernel, dim3(static_cast<unsigned>(args.frames * per_row * per_row)), dim3(kThreads), 0,
+              stream, args);
 }
 
 void launch_assemble_tokens(const AssembleTokens& args, cudaStream_t stream) {
@@ -107,8 +117,9 @@ void launch_assemble_tokens(const AssembleTokens& args, cudaStream_t stream) {
 }
 
 void launch_encode_actions(const EncodeActions& args, cudaStream_t stream) {
-  LEWM_LAUNCH(encode_actions_kernel, grid_for(std::int64_t{args.steps} * args.count * args.stride), dim3(kThreads), 0,
-              stream, args);
+  const dim3 grid(static_cast<unsigned>((args.steps * args.count + kRowsOfAThread - 1) / kRowsOfAThread),
+                  static_cast<unsigned>((args.stride + kThreads - 1) / kThreads));
+  LEWM_LAUNCH(encode_actions_kernel, grid, dim3(kThreads), 0, stream, args);
 }
 
 void launch_open_pass(const OpenPass& args, cudaStream_t stream) {

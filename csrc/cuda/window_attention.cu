@@ -66,8 +66,8 @@ __global__ void __launch_bounds__(kThreads) window_attention_kernel(const Window
     for (int mask = lanes / 2; mask; mask /= 2) dot += shuffle_xor(dot, mask);
     if (j >= keys) dot = -INFINITY;
     const float new_highest = fmaxf(highest, dot);  // finite: the first key always exists
-    const float keep = LEWM_FAULT(kSoftmaxRescale) ? 1.0f : expf(highest - new_highest);
-    const float weight = expf(dot - new_highest);
+    const float keep = LEWM_FAULT(kSoftmaxRescale) ? 1.0f : exp2_approx(kLog2E * (highest - new_highest));
+    const float weight = exp2_approx(kLog2E * (dot - new_highest));
     highest = new_highest;
     total = fmaf(total, keep, weight);
     LEWM_UNROLL

@@ -2,25 +2,25 @@
 // every test of CMakeLists' list `cuda_faults` must fail with its own.
 #pragma once
 
-#define LEWM_CUDA_FAULTS(fault)                                                              \
-  fault(kMissingBarrier)          /* the elite sort's steps run into each other */           \
-      fault(kMissingStageBarrier) /* GEMM: a warp reads what others are still loading */     \
-      fault(kMissingPartBarrier)  /* GEMM: parts of a sum are added before they lie there */ \
-      fault(kStaleStage)          /* GEMM: one pipeline stage is not waited for */           \
-      fault(kFragmentIndex)       /* GEMM: the halves of an operand are swapped */           \
-      fault(kRaggedEdge)          /* GEMM: reads one row beyond the matrix */                \
-      fault(kMissingResidual)     /* GEMM: the residual is forgotten */                      \
-      fault(kGateStride)          /* GEMM: the gate's rows lie elsewhere */                  \
-      fault(kShuffleMask)         /* sums over half of a warp */                             \
-      fault(kSoftmaxRescale)      /* window attention: earlier keys keep their scale */      \
-      fault(kKeyBeyondEnd)        /* full attention: one key too many */                     \
-      fault(kTieToHigherIndex)    /* equal costs: the higher index wins */                   \
-      fault(kUninitialisedShared) /* softmax weights of candidates that do not count */      \
-      fault(kPhiloxCounter)       /* noise of the next iteration */                          \
-      fault(kBiasedStd)           /* divisor k instead of k - 1 */                           \
-      fault(kLastKnotWeight)      /* SIGReg: the trapezoid rule's last knot counts twice */  \
-      fault(kMissingDependency)   /* two calls on two streams share memory */                \
-      fault(kErrorLeftBehind)     /* an event's "not ready" is taken for a launch's */       \
+#define LEWM_CUDA_FAULTS(fault)                                                             \
+  fault(kMissingBarrier)          /* the elite sort's steps run into each other */          \
+      fault(kMissingStageBarrier) /* GEMM: a warp reads what others are still loading */    \
+      fault(kMissingSumBarrier)   /* GEMM: sums are read before they lie there */           \
+      fault(kStaleStage)          /* GEMM: one pipeline stage is not waited for */          \
+      fault(kFragmentIndex)       /* GEMM: the halves of an operand are swapped */          \
+      fault(kRaggedEdge)          /* GEMM: reads one row beyond the matrix */               \
+      fault(kMissingResidual)     /* GEMM: the residual is forgotten */                     \
+      fault(kGateStride)          /* GEMM: the gate's rows lie elsewhere */                 \
+      fault(kShuffleMask)         /* sums over half of a warp */                            \
+      fault(kSoftmaxRescale)      /* window attention: earlier keys keep their scale */     \
+      fault(kKeyBeyondEnd)        /* full attention: one key too many */                    \
+      fault(kTieToHigherIndex)    /* equal costs: the higher index wins */                  \
+      fault(kUninitialisedShared) /* softmax weights of candidates that do not count */     \
+      fault(kPhiloxCounter)       /* noise of the next iteration */                         \
+      fault(kBiasedStd)           /* divisor k instead of k - 1 */                          \
+      fault(kLastKnotWeight)      /* SIGReg: the trapezoid rule's last knot counts twice */ \
+      fault(kMissingDependency)   /* two calls on two streams share memory */               \
+      fault(kErrorLeftBehind)     /* an event's "not ready" is taken for a launch's */      \
       fault(kLoadedInCapture)     /* kernels are first loaded while a graph is captured */
 
 namespace lewm::cuda::host {

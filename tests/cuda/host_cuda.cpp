@@ -437,6 +437,15 @@ void combine_mma(const void* const inputs[32], void* const outputs[32]) {
 
 }  // namespace
 
+std::uint32_t pack_bf16(float low, float high) {
+  const auto rounded = [](float value) {
+    const std::uint32_t bits = __float_as_uint(value);
+    if (std::isnan(value)) return std::uint32_t{0x7fff};  // as the hardware makes of every NaN
+    return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+  };
+  return rounded(low) | rounded(high) << 16;
+}
+
 void ldmatrix_x4(std::uint32_t (&r)[4], const void* row) { ldmatrix<false>(r, row); }
 void ldmatrix_x4_transposed(std::uint32_t (&r)[4], const void* row) { ldmatrix<true>(r, row); }
 

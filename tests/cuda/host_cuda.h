@@ -113,17 +113,12 @@ inline void store16(void* to, const Bytes16& value) {
   host::check_aligned(to, 16, "store16");
   std::memcpy(to, &value, sizeof value);
 }
-struct alignas(8) Floats2 {
-  float x, y;
+struct alignas(8) Bytes8 {
+  std::uint32_t word[2];
 };
-inline Floats2 load8(const float* from) {
-  host::check_aligned(from, 8, "load8");
-  return {from[0], from[1]};
-}
-inline void store8(float* to, const Floats2& value) {
+inline void store8(void* to, const Bytes8& value) {
   host::check_aligned(to, 8, "store8");
-  to[0] = value.x;
-  to[1] = value.y;
+  std::memcpy(to, &value, sizeof value);
 }
 inline void store4(std::uint16_t* to, std::uint32_t value) {
   host::check_aligned(to, 4, "store4");
@@ -175,6 +170,9 @@ void cp_async_wait() {
 }
 void ldmatrix_x4(std::uint32_t (&r)[4], const void* row);
 void ldmatrix_x4_transposed(std::uint32_t (&r)[4], const void* row);
+std::uint32_t pack_bf16(float low, float high);
+inline float exp2_approx(float x) { return std::exp2(x); }
+inline float reciprocal_approx(float x) { return 1.0f / x; }
 void mma_bf16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1);
 
 }  // namespace lewm::cuda
