@@ -184,7 +184,7 @@ def kernels_of(call: Callable[[], Any]) -> dict[str, dict[str, float]]:
 
 
 def measure(sizes: dict[str, Any], device: str, budget: Budget) -> dict[str, Any]:
-    """All times of a device, in seconds, and what could not be timed."""
+    """All times of a device, in seconds: of calls, and of their kernels alone; and what could not be timed."""
     import gpu_contenders as contend
 
     config = sizes["config"]
@@ -193,6 +193,7 @@ def measure(sizes: dict[str, Any], device: str, budget: Budget) -> dict[str, Any
     seconds: dict[str, float] = {}
     failures: dict[str, str] = {"published": missing} if missing else {}
     kernels: dict[str, Any] = {}
+    busy: dict[str, float] = {}
     model = lewm.Model.from_checkpoint(Checkpoint(config, synthetic.state(config)), device=device)
     frames, batches = sizes["frames"], sizes["batches"]
     sections: list[tuple[str, int, Callable[[], dict[str, Callable[[], Any]]]]] = [
@@ -220,9 +221,15 @@ def measure(sizes: dict[str, Any], device: str, budget: Budget) -> dict[str, Any
         print(f"{name} ...", flush=True)
         seconds |= best_of(contenders, rounds, budget, failures)
         ours = next(iter(contenders))
-        if ours in seconds and name != "training step":
-            kernels[ours] = kernels_of(contenders[ours])
-    return {"seconds": seconds, "failures": failures, "kernels": kernels}
+        for contender, call in contenders.items():
+            # A published plan is tens of thousands of kernels: too many to profile.
+            if contender not in seconds or (name.startswith("plan") and contender != ours):
+                continue
+            found = kernels_of(call)
+            busy[contender] = 1e-6 * sum(kernel["microseconds"] for kernel in found.values())
+            if contender == ours and name != "training step":
+                kernels[ours] = found
+    return {"seconds": seconds, "busy": busy, "failures": failures, "kernels": kernels}
 
 
 def bounds(
@@ -251,14 +258,12 @@ def show(facts: dict[str, Any]) -> None:
     print(
         f"this GPU reaches {reach['flops'] / 1e12:.1f} TFLOP/s in bf16 and {reach['bandwidth'] / 1e9:.0f} GB/s"
     )
-    print("\n| what | ms | x lewm |\n|---|---|---|")
+    print("\n| what | ms | x lewm | of it kernels, ms |\n|---|---|---|---|")
     for name, value in (facts["seconds"] | facts["bounds"]).items():
         ours = facts["seconds"].get(name.split(":")[0] + ": lewm")
-        print(
-            f"| {name} | {1e3 * value:.3f} | {value / ours:.2f} |"
-            if ours
-            else f"| {name} | {1e3 * value:.3f} | |"
-        )
+        ratio = f"{value / ours:.2f}" if ours else ""
+        busy = f"{1e3 * facts['busy'][name]:.3f}" if name in facts["busy"] else ""
+        print(f"| {name} | {1e3 * value:.3f} | {ratio} | {busy} |")
     for call, kernels in facts["kernels"].items():
         print(f"\n| kernel of {call} | launches | us | us each |\n|---|---|---|---|")
         for name, k in kernels.items():

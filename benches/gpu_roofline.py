@@ -34,6 +34,7 @@ GPUS = (
     Gpu("A100 SXM 80 GB", 312e12, 2039e9, "NVIDIA A100 datasheet"),
     Gpu("L40S", 362e12, 864e9, "NVIDIA L40S datasheet"),
     Gpu("H100 SXM", 989e12, 3350e9, "NVIDIA H100 datasheet"),
+    Gpu("H200 SXM", 989e12, 4800e9, "NVIDIA H200 datasheet"),
     Gpu(
         "Jetson AGX Orin 64 GB",
         42.5e12,

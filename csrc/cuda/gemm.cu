@@ -43,9 +43,11 @@ struct Tile {
 
 using Wide = Tile<2, 2, 4, 4, false>;         // 128 x 128
 using Medium = Tile<4, 2, 2, 2, false>;       // 64 x 64
+using Small = Tile<8, 2, 1, 1, false>;        // 32 x 32
 using DeepWide = Tile<2, 2, 2, 4, true>;      // 128 x 64
 using DeepMedium = Tile<3, 2, 2, 2, true>;    // 64 x 64
 using DeepSmall = Tile<2, 1, 1, 2, true, 4>;  // 32 x 32, a warp a part
+using DeepTiny = Tile<3, 1, 1, 1, true, 4>;   // 16 x 32, a warp a part
 
 __device__ __forceinline__ unsigned char* chunk_address(unsigned char* slice, int row, int chunk) {
   return slice + row * kRowBytes + (chunk ^ (row % kChunksPerRow)) * 16;
@@ -184,7 +186,7 @@ __device__ __forceinline__ void put_sums(unsigned char* shared, int part, int wa
 template <class T>
 __device__ __forceinline__ void finish(const Gemm& gemm, unsigned char* shared, int first_row, int first_column) {
   constexpr int kRowsAtOnce = T::kThreads / (T::kColumns / kQuad), kPasses = T::kRows / kRowsAtOnce;
-  constexpr int kBatch = kPasses < 4 ? kPasses : 4;
+  constexpr int kBatch = kPasses <= 8 ? kPasses : 4;
   const GemmEpilogue& e = gemm.epilogue;
   const int tile_column = static_cast<int>(threadIdx.x) % (T::kColumns / kQuad) * kQuad;
   const int column = first_column + tile_column, left = gemm.n - column;
@@ -328,21 +330,24 @@ bool vectors(const Gemm& gemm) {
 void load_gemm_kernels() {
   load<Wide>();
   load<Medium>();
+  load<Small>();
   load<DeepWide>();
   load<DeepMedium>();
   load<DeepSmall>();
+  load<DeepTiny>();
 }
 
 void launch_gemm(const Gemm& given, cudaStream_t stream, std::int64_t enough_tiles) {
   Gemm gemm = given;
   gemm.vectors = vectors(gemm);
+  const auto enough = [&](std::int64_t tiles, std::int64_t blocks) { return tiles >= enough_tiles * blocks; };
   if (gemm.k < kDeepFrom) {
-    if (tiles<Wide>(gemm) >= enough_tiles) return launch<Wide>(gemm, stream);
-    return launch<Medium>(gemm, stream);
+    if (enough(tiles<Wide>(gemm), 2)) return launch<Wide>(gemm, stream);
+    return enough(tiles<Medium>(gemm), 1) ? launch<Medium>(gemm, stream) : launch<Small>(gemm, stream);
   }
-  if (tiles<DeepWide>(gemm) >= enough_tiles) return launch<DeepWide>(gemm, stream);
-  if (tiles<DeepMedium>(gemm) >= enough_tiles) return launch<DeepMedium>(gemm, stream);
-  launch<DeepSmall>(gemm, stream);
+  if (enough(tiles<DeepWide>(gemm), 4)) return launch<DeepWide>(gemm, stream);
+  if (enough(tiles<DeepMedium>(gemm), 1)) return launch<DeepMedium>(gemm, stream);
+  return enough(tiles<DeepSmall>(gemm), 1) ? launch<DeepSmall>(gemm, stream) : launch<DeepTiny>(gemm, stream);
 }
 
 }  // namespace lewm::cuda

@@ -38,8 +38,8 @@ struct Gemm {
   bool vectors = false;  // set by launch_gemm: four columns are read and written at once
 };
 
-// The largest tile of which there are `enough_tiles`, by default as many as keep a large GPU busy, is chosen; the bits
-// of Y do not depend on it.
+// The largest tile of which there are enough to keep a GPU busy is chosen: `enough_tiles`, one a multiprocessor of a
+// large one, or a few times as many. The bits of Y do not depend on it.
 constexpr std::int64_t kEnoughTiles = 120;
 void launch_gemm(const Gemm& gemm, cudaStream_t stream, std::int64_t enough_tiles = kEnoughTiles);
 

@@ -6,7 +6,7 @@ namespace lewm::cuda {
 namespace {
 
 constexpr int kWarps = 4;
-constexpr int kShort = 256;  // values of a row that an AdaLN has room for beside their modulation
+constexpr int kShort = 256;  // values of a row that registers hold, an AdaLN's modulation beside them
 constexpr float kOuterEps = 1e-6f, kInnerEps = 1e-5f;
 
 struct Moments {
@@ -44,27 +44,28 @@ __device__ __forceinline__ int warp_row() {
   return static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / kWarp;
 }
 
-template <class Value>
-__device__ __forceinline__ void write_row(std::uint16_t* y, std::int64_t stride, int d, Value value) {
-  for (int i = static_cast<int>(threadIdx.x) % kWarp; i < stride; i += kWarp)
-    y[i] = i < d ? float_to_bf16(value(i)) : 0;
-}
-
+// A row is held in registers where a lane has at most kMost of its values, and read again otherwise.
+template <int kMost>
 __global__ void __launch_bounds__(kWarps* kWarp) layer_norm_kernel(const LayerNorm norm) {
   const int row = warp_row();
   if (row >= norm.rows) return;
   const float* x = norm.x + row * norm.x_stride;
-  const Moments m = moments(norm.d, norm.eps, [&](int i, int) { return x[i]; });
-  const auto value = [&](int i) {
-    float y = (x[i] - m.mean) * m.scale;
+  float held[kMost ? kMost : 1] = {};
+  if constexpr (kMost > 0) for_lane<kMost>(norm.d, [&](int i, int slot) { held[slot] = x[i]; });
+  const auto value = [&](int i, int slot) { return kMost ? held[kMost ? slot : 0] : x[i]; };
+  const Moments m = moments<kMost>(norm.d, norm.eps, value);
+  const auto normed = [&](int i, int slot) {
+    float y = (value(i, slot) - m.mean) * m.scale;
     if (norm.gamma) y = y * norm.gamma[i] + norm.beta[i];
     return norm.gelu ? 0.5f * y * (1.0f + erff(y * 0.70710678f)) : y;
   };
   if (norm.y_float) {
     float* y = norm.y_float + row * norm.y_stride;
-    for (int i = static_cast<int>(threadIdx.x) % kWarp; i < norm.d; i += kWarp) y[i] = value(i);
+    for_lane<kMost>(norm.d, [&](int i, int slot) { y[i] = normed(i, slot); });
   } else {
-    write_row(norm.y + row * norm.y_stride, norm.y_stride, norm.d, value);
+    std::uint16_t* y = norm.y + row * norm.y_stride;
+    for_lane<kMost>(static_cast<int>(norm.y_stride),
+                    [&](int i, int slot) { y[i] = i < norm.d ? float_to_bf16(normed(i, slot)) : 0; });
   }
 }
 
@@ -112,13 +113,18 @@ dim3 grid_of(int rows) { return dim3(static_cast<unsigned>((rows + kWarps - 1) /
 }  // namespace
 
 void load_norm_kernels() {
-  load_kernel(layer_norm_kernel);
+  load_kernel(layer_norm_kernel<0>);
+  load_kernel(layer_norm_kernel<kShort / kWarp>);
   load_kernel(ada_ln_kernel<kShort / kWarp>);
   load_kernel(ada_ln_kernel<kMostAdaLN / kWarp>);
 }
 
 void launch_layer_norm(const LayerNorm& norm, cudaStream_t stream) {
-  LEWM_LAUNCH(layer_norm_kernel, grid_of(norm.rows), dim3(kWarps * kWarp), 0, stream, norm);
+  if (norm.y_stride <= kShort) {
+    LEWM_LAUNCH(layer_norm_kernel<kShort / kWarp>, grid_of(norm.rows), dim3(kWarps * kWarp), 0, stream, norm);
+  } else {
+    LEWM_LAUNCH(layer_norm_kernel<0>, grid_of(norm.rows), dim3(kWarps * kWarp), 0, stream, norm);
+  }
 }
 void launch_ada_ln(const AdaLN& norm, cudaStream_t stream) {
   if (norm.y_stride <= kShort) {

@@ -58,14 +58,15 @@ def usage(source: Path, folder: Path) -> dict[str, dict[str, int]]:
 
 
 def kernel_name(mangled: str) -> str:
-    """A kernel's own name, with its integer template argument."""
+    """A kernel's own name, with the numbers and flags of its template arguments."""
     demangled = subprocess.run(
         ["c++filt", mangled], capture_output=True, text=True, check=True
     ).stdout.strip()
-    match = re.search(r"(\w+_kernel)(<\(?i?n?t?\)?(\d+)>)?", demangled)
+    match = re.search(r"(\w+_kernel)(<.*>)?\(", demangled)
     if not match:
         return mangled
-    return match[1] + (f"<{match[3]}>" if match[3] else "")
+    arguments = re.findall(r"\b(?:\d+|true|false)\b", match[2] or "")
+    return match[1] + (f"<{','.join(arguments)}>" if arguments else "")
 
 
 def missing_instructions(source: Path, folder: Path) -> list[str]:

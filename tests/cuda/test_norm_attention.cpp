@@ -124,6 +124,7 @@ TEST(layer_norm_matches_the_reference) {
     check_layer_norm(5, 24, true, 0.0f);
     check_layer_norm(9, 192, false, 1000.0f);
     check_layer_norm(3, 100, true, -5.0f);
+    check_layer_norm(2, 300, true, 2.0f);
   });
 }
 
