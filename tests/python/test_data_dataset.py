@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import lewm
-from lewm.data import EpisodeFile, TrajectoryDataset
+from lewm.data import EpisodeFile, TrajectoryDataset, read_batches
 
 FRAMES, SKIP, SIZE = 3, 2, 8
 LENGTHS = (9, 5, 6, 14)  # a window spans 6 rows: 4, 0, 1 and 9 of them
@@ -275,3 +275,40 @@ def test_the_file_says_what_is_in_it(tmp_path: Path) -> None:
     np.testing.assert_array_equal(file.read("state", 2, 8, 3), columns_of()["state"][2:8:3])
     file.close()
     assert file.columns == ["action", "pixels", "state"]
+
+
+@pytest.mark.parametrize(("workers", "reuse"), [(0, False), (2, False), (2, True)])
+def test_batches_are_what_the_dataset_holds(tmp_path: Path, workers: int, reuse: bool) -> None:
+    path = write(tmp_path / "a.h5", columns_of())
+    data = TrajectoryDataset(path, FRAMES, SKIP, columns=["state"], in_memory=False)
+    order = np.random.default_rng(0).integers(0, len(data), 45).tolist()
+    batches = [order[first : first + 4] for first in range(0, len(order), 4)]  # the last has one window
+    seen = 0
+    for windows, batch in zip(
+        batches, read_batches(data, batches, workers=workers, reuse=reuse), strict=True
+    ):
+        for name, values in data[windows].items():
+            assert torch.equal(batch[name], values), name
+        seen += len(windows)
+    assert seen == len(order)
+
+
+def test_a_batch_stays_while_the_next_is_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", columns_of())
+    data = TrajectoryDataset(path, FRAMES, SKIP, in_memory=False)
+    batches = [[index % len(data)] for index in range(40)]
+    before, addresses = None, set()
+    for windows, batch in zip(batches, read_batches(data, batches, workers=1, reuse=True), strict=True):
+        if before is not None:
+            assert torch.equal(before[1]["pixels"], data[before[0]]["pixels"])
+        before = windows, batch
+        addresses.add(batch["pixels"].data_ptr())
+    assert len(addresses) < 10  # the same memory again
+
+
+def test_frames_go_only_where_they_fit(tmp_path: Path) -> None:
+    data = TrajectoryDataset(write(tmp_path / "a.h5", columns_of()), FRAMES, SKIP)
+    with pytest.raises(ValueError, match=r"pixels: expected contiguous \(2, 3, 8, 8, 3\) uint8, got \(1, 3,"):
+        data.batch([0, 1], torch.empty(1, FRAMES, SIZE, SIZE, 3, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="workers: expected an int of at least 0, got -1"):
+        read_batches(data, [[0]], workers=-1)

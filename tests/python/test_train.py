@@ -17,10 +17,11 @@ pytest.importorskip("h5py")
 pytest.importorskip("yaml")
 
 import lewm
+from lewm.data.batches import ahead
 from lewm.nn import LeWM
 from lewm.training import read_metrics
 from lewm.training.checkpoints import read_checkpoint, restore_rng, rng_state, write_checkpoint
-from lewm.training.data import WindowOrder, ahead
+from lewm.training.data import WindowOrder
 from lewm.training.diagnostics import effective_rank
 from lewm.training.log import Log
 from lewm.training.optim import learning_rate

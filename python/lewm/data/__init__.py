@@ -1,6 +1,6 @@
 """Recorded episodes: writing them, reading windows of them, and collecting them from environments.
 
-Names are imported when first touched: only `TrajectoryDataset` needs torch.
+Names are imported when first touched: only `TrajectoryDataset` and `read_batches` need torch.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lewm.data.batches import read_batches
     from lewm.data.collection import collect
     from lewm.data.dataset import TrajectoryDataset
     from lewm.data.episode_file import EpisodeFile
@@ -19,9 +20,10 @@ _MODULES = {
     "EpisodeWriter": "lewm.data.writer",
     "TrajectoryDataset": "lewm.data.dataset",
     "collect": "lewm.data.collection",
+    "read_batches": "lewm.data.batches",
 }
 
-__all__ = ["EpisodeFile", "EpisodeWriter", "TrajectoryDataset", "collect"]
+__all__ = ["EpisodeFile", "EpisodeWriter", "TrajectoryDataset", "collect", "read_batches"]
 
 
 def __getattr__(name: str) -> Any:

@@ -101,6 +101,11 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
         return self.num_windows
 
     @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """(H, W, 3)."""
+        return self._frame_shape
+
+    @property
     def image_size(self) -> int:
         """Height of a frame, in pixels."""
         return int(self._frame_shape[0])
@@ -184,18 +189,30 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: Sequence[int]) -> dict[str, Tensor]: ...
     def __getitem__(self, index: int | Sequence[int]) -> dict[str, Tensor]:
         if isinstance(index, (int, np.integer)):
-            return {name: values[0] for name, values in self._batch([int(index)]).items()}
-        return self._batch(index)
+            return {name: values[0] for name, values in self.batch([int(index)]).items()}
+        return self.batch(index)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Tensor]]:
         """What torch's DataLoader calls: the windows of a batch, read together."""
-        batch = self._batch(indices)
+        batch = self.batch(indices)
         return [{name: values[k] for name, values in batch.items()} for k in range(len(indices))]
 
-    def _batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+    def batch(self, indices: Sequence[int], pixels: Tensor | None = None) -> dict[str, Tensor]:
+        """``dataset[indices]``, with the frames in ``pixels``, contiguous (B, T, H, W, 3) uint8, where it is given.
+
+        Raises:
+            IndexError: an index is not that of a window.
+            ValueError: ``pixels`` is something else.
+        """
         starts = self.window_starts(indices)
         rows = starts[:, None] + np.arange(self.frames) * self.frame_skip  # (B, T)
-        pixels = torch.empty((*rows.shape, *self._frame_shape), dtype=torch.uint8)
+        shape = (*rows.shape, *self._frame_shape)
+        if pixels is None:
+            pixels = torch.empty(shape, dtype=torch.uint8)
+        elif pixels.shape != shape or pixels.dtype != torch.uint8 or not pixels.is_contiguous():
+            raise ValueError(
+                f"pixels: expected contiguous {shape} uint8, got {tuple(pixels.shape)} {pixels.dtype}"
+            )
         if self._pixels is not None:
             np.take(self._pixels, rows, axis=0, out=pixels.numpy(), mode="clip")
         else:

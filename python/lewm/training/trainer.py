@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from lewm.config import LeWMConfig
-from lewm.data import TrajectoryDataset
+from lewm.data import TrajectoryDataset, read_batches
 from lewm.errors import Error
 from lewm.nn import LeWM
 from lewm.nn.cloner import Cloner
@@ -25,7 +25,7 @@ from lewm.training.bf16 import bf16_products
 from lewm.training.calibration import calibrate
 from lewm.training.checkpoints import read_checkpoint, restore_rng, rng_state, write_checkpoint
 from lewm.training.config import CLONING, TrainConfig
-from lewm.training.data import WindowOrder, loader
+from lewm.training.data import WindowOrder
 from lewm.training.diagnostics import latent_diagnostics
 from lewm.training.distributed import Ranks
 from lewm.training.log import Log
@@ -215,7 +215,7 @@ class Trainer:
         size = min(len(data), self.config.batch_size)
         order = WindowOrder(len(data), size, self.config.seed)
         indices = [order.batch(number) for number in range(min(count, order.steps_per_epoch))]
-        return map(self._to_device, loader(data, indices, workers=0, pin=False))
+        return map(self._to_device, read_batches(data, indices))
 
     def _to_device(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {key: value.to(self.ranks.device, non_blocking=True) for key, value in batch.items()}
@@ -224,7 +224,7 @@ class Trainer:
         rank, world = self.ranks.rank, self.ranks.world
         indices = [self.order.batch(step, rank, world) for step in range(self.step, self.steps)]
         pin = self.ranks.device.type == "cuda"
-        return loader(self.train_data, indices, workers=self.config.workers, pin=pin)
+        return read_batches(self.train_data, indices, workers=self.config.workers, pin=pin, reuse=True)
 
     def _require_finite(self) -> None:
         """Raises lewm.Error, on all ranks, if the loss of any step so far was not finite."""
