@@ -44,7 +44,6 @@ struct Tile {
 using Wide = Tile<2, 2, 4, 4, false>;         // 128 x 128
 using Medium = Tile<4, 2, 2, 2, false>;       // 64 x 64
 using Small = Tile<8, 2, 1, 1, false>;        // 32 x 32
-using DeepWide = Tile<2, 2, 2, 4, true>;      // 128 x 64
 using DeepMedium = Tile<3, 2, 2, 2, true>;    // 64 x 64
 using DeepSmall = Tile<2, 1, 1, 2, true, 4>;  // 32 x 32, a warp a part
 using DeepTiny = Tile<3, 1, 1, 1, true, 4>;   // 16 x 32, a warp a part
@@ -331,7 +330,6 @@ void load_gemm_kernels() {
   load<Wide>();
   load<Medium>();
   load<Small>();
-  load<DeepWide>();
   load<DeepMedium>();
   load<DeepSmall>();
   load<DeepTiny>();
@@ -345,7 +343,6 @@ void launch_gemm(const Gemm& given, cudaStream_t stream, std::int64_t enough_til
     if (enough(tiles<Wide>(gemm), 2)) return launch<Wide>(gemm, stream);
     return enough(tiles<Medium>(gemm), 1) ? launch<Medium>(gemm, stream) : launch<Small>(gemm, stream);
   }
-  if (enough(tiles<DeepWide>(gemm), 4)) return launch<DeepWide>(gemm, stream);
   if (enough(tiles<DeepMedium>(gemm), 1)) return launch<DeepMedium>(gemm, stream);
   return enough(tiles<DeepSmall>(gemm), 1) ? launch<DeepSmall>(gemm, stream) : launch<DeepTiny>(gemm, stream);
 }
