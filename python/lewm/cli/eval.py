@@ -86,7 +86,10 @@ def add_planner_arguments(parser: argparse.ArgumentParser) -> None:
         default="core",
         help="that searches: the compiled core, or torch (default: %(default)s)",
     )
-    group.add_argument("--device", help="of torch's search, such as cuda:0 (default: the best there is)")
+    group.add_argument(
+        "--device",
+        help="of the core's search: cpu (default), cuda, cuda:1; of torch's: any (default: the best there is)",
+    )
     group.add_argument("--replan-every", type=int, help="blocks executed of a plan (default: the horizon)")
     group.add_argument(
         "--context", type=int, default=1, help="frames shown to the model (default: %(default)s)"

@@ -129,7 +129,9 @@ def evaluate(
         agent: "planner", or "gcbc" for a cloned policy.
         parts: folder that keeps what is finished; an interrupted evaluation with the same settings goes on from it.
         progress: called with (what runs, steps done, steps in total).
-        planner: options of `lewm.Planner`, such as ``samples``, ``iterations``, ``horizon`` and ``method``.
+        planner: options of `lewm.Planner`, such as ``samples``, ``iterations``, ``horizon`` and ``method``. ``device``
+            is that of torch's search with ``backend="torch"``, and otherwise where a ``model`` given by its path is
+            loaded, as for `lewm.load`.
 
     Raises:
         ValueError: an option is out of range, the file names no environment, or has too few starts.
@@ -140,7 +142,10 @@ def evaluate(
     if agent == "gcbc":
         model = _cloner(model)
     elif isinstance(model, (str, Path)):
-        model = lewm.load(model, precision=precision, threads=threads)
+        # The core's search runs where the model lies; torch's takes a device of its own.
+        searches_elsewhere = planner.get("backend", "core") != "core"
+        place = None if searches_elsewhere else planner.pop("device", None)
+        model = lewm.load(model, precision=precision, threads=threads, device=place or "cpu")
     file = EpisodeFile(data)
     kind = environment_class(env or _named_environment(file))
     environment = kind(image_size=int(model.config.image_size))
@@ -202,6 +207,7 @@ def _planning(
         },
         "replan_every": first.options["horizon"] if replan_every is None else replan_every,
         "context": context,
+        "device": model.device,
         "precision": model.precision,
         "encoder_precision": model.encoder_precision,
     }

@@ -130,6 +130,16 @@ def test_torch_searches_like_the_core(model, episodes: EpisodeFile) -> None:
     np.testing.assert_allclose(*states, atol=0.5)  # px: the same plans but for rounding
 
 
+def test_the_core_searches_where_the_model_is_loaded(model, episodes: EpisodeFile, tmp_path: Path) -> None:
+    lewm.save(model, tmp_path / "model.safetensors")
+    options = {"episodes": 3, "budget": 15, "device": "cuda", **OPTIONS}
+    if lewm.build_info()["cuda"]:
+        assert evaluate(tmp_path / "model.safetensors", episodes.path, **options).settings["device"] == "cuda"
+        return
+    with pytest.raises(lewm.Error, match="device: 'cuda' is not available"):
+        evaluate(tmp_path / "model.safetensors", episodes.path, **options)
+
+
 def test_a_cloned_policy_is_evaluated(episodes: EpisodeFile, env: TwoRoomEnv, tmp_path: Path, capsys) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("matplotlib")
