@@ -136,6 +136,16 @@ def test_doctor_reports_the_build_and_what_is_missing(
     assert json.loads(capsys.readouterr().out)["core"] == info
 
 
+def test_bench_on_a_gpu(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ("--samples", "16", "--iterations", "2", "--horizon", "3", "--repeats", "1")
+    status = main(["bench", str(folder), *sizes, "--device", "cuda"])
+    told = capsys.readouterr()
+    if lewm.build_info()["cuda"]:
+        assert status == 0 and "cuda; shortest of 1" in told.out and "bf16" in told.out
+    else:
+        assert status == 1 and "device: 'cuda' is not available" in told.err
+
+
 def test_bench_prints_work_time_ceiling_and_ratio(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--samples", "20", "--iterations", "2", "--horizon", "2", "--repeats", "1"]
     assert main(["bench", str(folder), *sizes, "--precision", "fp32", "--json"]) == 0

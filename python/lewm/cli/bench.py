@@ -30,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision", nargs="+", choices=("fp32", "bf16", "int8"), help="default: all that there are"
     )
     parser.add_argument("--threads", type=int, help="default: one per core")
+    parser.add_argument(
+        "--device", default="cpu", help="cpu, or cuda or cuda:1 in bf16 (default: %(default)s)"
+    )
     parser.add_argument("--samples", type=int, help="default: 300")
     parser.add_argument("--iterations", type=int, help="default: 30")
     parser.add_argument("--horizon", type=int, default=5)
@@ -43,31 +46,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measures and prints a table."""
     if args.realtime:
+        if args.device != "cpu":
+            raise ValueError(f"--device: expected cpu with --realtime, got {args.device}")
         realtime.run(args, _save_random)
         return
     if args.repeats < 1:
         raise ValueError(f"--repeats: expected at least 1, got {args.repeats}")
     args.samples, args.iterations = args.samples or 300, args.iterations or 30
-    precisions = args.precision or _core.precisions(_core.active_isa())
+    where = _core.active_isa() if args.device == "cpu" else args.device
+    precisions = args.precision or (["bf16"] if args.device != "cpu" else _core.precisions(where))
     rows = [row for precision in precisions for row in _measure(args, precision)]
     if args.json:
-        print(json.dumps({"isa": _core.active_isa(), "rows": rows}))
+        print(json.dumps({"isa": where, "rows": rows}))
         return
-    print(
-        f"{_core.active_isa()}; shortest of {args.repeats}; peak: this core's own matrix products, in cache"
-    )
-    print(f"{'precision':<10}{'work':<34}{'ms':>10}{'GFLOP':>10}{'GFLOP/s':>10}{'of peak':>9}")
+    peak = "; peak: this core's own matrix products, in cache" if args.device == "cpu" else ""
+    print(f"{where}; shortest of {args.repeats}{peak}")
+    share_of = f"{'of peak':>9}" if args.device == "cpu" else ""
+    print(f"{'precision':<10}{'work':<34}{'ms':>10}{'GFLOP':>10}{'GFLOP/s':>10}{share_of}")
     for row in rows:
+        rate = row["flop"] / row["seconds"]
+        share = f"{rate / row['peak']:>9.0%}" if row["peak"] else ""
         print(
             f"{row['precision']:<10}{row['work']:<34}{row['seconds'] * 1e3:>10.2f}{row['flop'] / 1e9:>10.2f}"
-            f"{row['flop'] / row['seconds'] / 1e9:>10.1f}{row['flop'] / row['seconds'] / row['peak']:>9.0%}"
+            f"{rate / 1e9:>10.1f}{share}"
         )
 
 
 def _measure(args: argparse.Namespace, precision: str) -> list[dict[str, Any]]:
-    model = _model(args.model, precision, args.threads)
+    model = _model(args.model, precision, args.threads, args.device)
     config, rng = model.config, np.random.default_rng(0)
-    peak = _core.gemm_peak(precision, model.threads)
+    peak = _core.gemm_peak(precision, model.threads) if args.device == "cpu" else None
     frames = rng.integers(0, 256, (8, config.image_size, config.image_size, 3), np.uint8)
     latents = model.encode(frames[:2])
     actions = rng.standard_normal((1, args.samples, args.horizon, config.block_dim), np.float32)
@@ -113,10 +121,10 @@ def _shortest(work: Callable[[], Any], repeats: int) -> float:
     return min(seconds)
 
 
-def _model(path: str | None, precision: str, threads: int | None) -> lewm.Model:
+def _model(path: str | None, precision: str, threads: int | None, device: str) -> lewm.Model:
     if path is not None:
-        return lewm.load(path, precision=precision, threads=threads)
-    return lewm.Model.from_checkpoint(_random_checkpoint(), precision, threads)
+        return lewm.load(path, precision=precision, threads=threads, device=device)
+    return lewm.Model.from_checkpoint(_random_checkpoint(), precision, threads, device=device)
 
 
 def _save_random(path: Path) -> None:
