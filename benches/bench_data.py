@@ -3,8 +3,9 @@
     python benches/bench_data.py                         # 224x224, 4 frames, frame skip 5, 2 workers
     python benches/bench_data.py --size 64 --workers 0
     python benches/bench_data.py --cold                  # every run begins with nothing of the file in memory
+    python benches/bench_data.py --memory                # and what lewm's processes hold over an epoch
 
-Needs an environment with stable-worldmodel. Both readers serve the same file with the same batches, to uint8 tensors:
+Needs an environment with stable-worldmodel. The readers serve the same file with the same batches, to uint8 tensors:
 the published one through torch's DataLoader, as its training script has it; this package's through `read_batches`, as
 its trainer has it, and through the same DataLoader. The file holds rendered Two-Room episodes; it is written raw, with
 gzip and with Blosc, at 224x224 in chunks of one frame as the published writer does. Runs alternate, and the best of
@@ -36,7 +37,6 @@ from lewm.data.collection import collect
 
 COMPRESSIONS = ("none", "gzip", "blosc")
 FRAMES, FRAME_SKIP = 4, 5
-
 
 Batches = Iterator[dict[str, torch.Tensor]]
 
@@ -138,11 +138,9 @@ def main() -> None:
             path = Path(folder) / f"{compression}.h5"
             collect("two_room", path, episodes=args.episodes, image_size=args.size, compression=compression)
             file = EpisodeFile(path)
-            windows, frames = (
-                len(TrajectoryDataset(path, FRAMES, FRAME_SKIP, in_memory=False)),
-                len(file.column("pixels")),
-            )
+            frames = len(file.column("pixels"))
             file.close()
+            windows = len(TrajectoryDataset(path, FRAMES, FRAME_SKIP, in_memory=False))
             rates = dict.fromkeys(READERS, 0.0)
             for seed, (name, reader) in itertools.product(range(args.repeats), READERS.items()):
                 if args.cold:

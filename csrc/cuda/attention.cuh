@@ -20,16 +20,16 @@ struct WindowAttention {
   std::int64_t out_stride;
 };
 
-// The first `queries` tokens of a sequence against all of it; rows of `out` that are not asked for are left alone. qkv:
-// [sequences * tokens, stride] bf16 with the three parts at the given offsets, heads side by side; 1/sqrt(head_dim) is
-// folded into q. Strides, offsets and head_dim are multiples of 8.
+// The first `queries` tokens of a sequence against all of it. qkv: [sequences * tokens, stride] bf16 with the three
+// parts at the given offsets, heads side by side; 1/sqrt(head_dim) is folded into q. Strides, offsets and head_dim are
+// multiples of 8.
 struct FullAttention {
   int sequences, tokens, heads, head_dim;  // head_dim <= 128
   const std::uint16_t* qkv;
   std::int64_t stride, k_offset, v_offset;
-  std::uint16_t* out;  // [sequences, out_rows, out_stride] bf16
+  std::uint16_t* out;  // [sequences * queries, out_stride] bf16
   std::int64_t out_stride;
-  int queries, out_rows;  // of a sequence; queries <= out_rows, queries <= tokens
+  int queries;  // of a sequence, 1..tokens
 };
 
 void launch_window_attention(const WindowAttention& attention, cudaStream_t stream);

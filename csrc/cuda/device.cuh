@@ -91,6 +91,19 @@ __device__ __forceinline__ std::uint16_t float_to_bf16(float value) {
   return static_cast<std::uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
+// x times the normal distribution function, by Abramowitz and Stegun 7.1.26: within 1e-7 |x|.
+__device__ __forceinline__ float gelu(float x) {
+  const float size = fabsf(x);
+  const float t = reciprocal_approx(fmaf(0.3275911f * 0.70710678f, size, 1.0f));
+  float tail = fmaf(t, 1.061405429f, -1.453152027f);
+  tail = fmaf(t, tail, 1.421413741f);
+  tail = fmaf(t, tail, -0.284496736f);
+  tail = fmaf(t, tail, 0.254829592f) * t;
+  tail *= exp2_approx(-0.5f * kLog2E * x * x);  // erfc(|x| / sqrt 2)
+  return fmaxf(x, 0.0f) - 0.5f * size * tail;
+}
+__device__ __forceinline__ float silu(float x) { return x * reciprocal_approx(1.0f + exp2_approx(-kLog2E * x)); }
+
 // Sums and maxima over a warp, in an order that does not depend on the launch; every lane gets the result.
 __device__ __forceinline__ float warp_sum(float value) {
   for (int mask = kWarp / (LEWM_FAULT(kShuffleMask) ? 4 : 2); mask; mask /= 2) value += shuffle_xor(value, mask);

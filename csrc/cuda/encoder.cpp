@@ -124,7 +124,7 @@ void Encoder::layer(std::int64_t index, std::int64_t n, cudaStream_t stream) {
   normalise(rows, dim_, stream);
   run_linear(layer.query_key_value, normed_.get(), dim_stride_, rows, stored_bf16(), qkv_.get(), 3 * inner_, stream);
   launch_full_attention({static_cast<int>(n), tokens_, heads, head_dim_, qkv_.get(), 3 * inner_, inner_, 2 * inner_,
-                         attended_.get(), inner_, tokens_, tokens_},
+                         attended_.get(), inner_, tokens_},
                         stream);
   attention_out_and_mlp(layer, rows, dim_, stream);
 }
@@ -140,7 +140,7 @@ void Encoder::last_layer(std::int64_t n, cudaStream_t stream) {
   run_linear(layer.query, normed_.get(), std::int64_t{tokens_} * dim_stride_, n, stored_bf16(), qkv_.get(),
              3 * frame_inner, stream);
   launch_full_attention({static_cast<int>(n), tokens_, heads, head_dim_, qkv_.get(), 3 * inner_, inner_, 2 * inner_,
-                         attended_.get(), inner_, 1, 1},
+                         attended_.get(), inner_, 1},
                         stream);
   attention_out_and_mlp(layer, n, frame_stride, stream);
 }

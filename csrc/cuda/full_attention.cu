@@ -141,7 +141,7 @@ __global__ void __launch_bounds__(kThreads) full_attention_kernel(const FullAtte
   for (int half = 0; half < 2; ++half) {
     const int token = first_query + warp * 16 + lane / 4 + 8 * half;
     if (token >= a.queries) continue;
-    std::uint16_t* out = a.out + (std::int64_t{blockIdx.z} * a.out_rows + token) * a.out_stride + head_offset;
+    std::uint16_t* out = a.out + (std::int64_t{blockIdx.z} * a.queries + token) * a.out_stride + head_offset;
     LEWM_UNROLL
     for (int d = 0; d < kDim / 8; ++d) {
       const int column = 8 * d + lane % 4 * 2;

@@ -29,7 +29,7 @@ struct Tile {
   static constexpr int kBlocks = kBlocks_;
   static constexpr int kRowWarps = kRowWarps_, kColumnWarps = kColumnWarps_, kRowTiles = kRowTiles_;
   static constexpr int kDepthWarps = kDepthWarps_;
-  static constexpr bool kDeep = kDeep_;
+  static constexpr bool kInTurn = kDeep_ && kDepthWarps == 1;  // the parts of a sum, one after the other
   static constexpr int kThreads = kRowWarps * kColumnWarps * kDepthWarps * kWarp;
   static constexpr int kWarpRows = 16 * kRowTiles, kWarpColumns = 8 * kColumnTiles;
   static constexpr int kRows = kRowWarps * kWarpRows, kColumns = kColumnWarps * kWarpColumns;
@@ -102,21 +102,9 @@ __device__ __forceinline__ void multiply_slice(unsigned char* x_slice, unsigned 
   }
 }
 
-// x times the normal distribution function, by Abramowitz and Stegun 7.1.26: within 1e-7 |x|.
-__device__ __forceinline__ float gelu(float x) {
-  const float size = fabsf(x);
-  const float t = reciprocal_approx(fmaf(0.3275911f * 0.70710678f, size, 1.0f));
-  float tail = fmaf(t, 1.061405429f, -1.453152027f);
-  tail = fmaf(t, tail, 1.421413741f);
-  tail = fmaf(t, tail, -0.284496736f);
-  tail = fmaf(t, tail, 0.254829592f) * t;
-  tail *= exp2_approx(-0.5f * kLog2E * x * x);  // erfc(|x| / sqrt 2)
-  return fmaxf(x, 0.0f) - 0.5f * size * tail;
-}
-
 __device__ __forceinline__ float activate(float x, Activation activation) {
   if (activation == Activation::gelu) return gelu(x);
-  if (activation == Activation::silu) return x * reciprocal_approx(1.0f + exp2_approx(-kLog2E * x));
+  if (activation == Activation::silu) return silu(x);
   return x;
 }
 
@@ -273,7 +261,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks) gemm_kernel(const Gem
     if (first_of(depth_warp) + step >= end_of(depth_warp)) continue;
     unsigned char* x_slice = shared + step % kStages * T::kStageBytes + depth_warp * T::kSliceBytes;
     multiply_slice<T>(x_slice, x_slice + T::kRows * kRowBytes, warp_row, warp_column, sum);
-    if constexpr (T::kDeep && T::kDepthWarps == 1) {
+    if constexpr (T::kInTurn) {
       if (step + 1 < part_begin(part + 1)) continue;
       LEWM_UNROLL
       for (int m = 0; m < T::kRowTiles; ++m) {
@@ -291,7 +279,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks) gemm_kernel(const Gem
   }
   cp_async_wait<0>();
   sync_block();  // everybody has left the slices
-  put_sums<T>(shared, depth_warp, warp_row, warp_column, T::kDeep && T::kDepthWarps == 1 ? total : sum);
+  put_sums<T>(shared, depth_warp, warp_row, warp_column, T::kInTurn ? total : sum);
   if (!LEWM_FAULT(kMissingSumBarrier)) sync_block();
   finish<T>(gemm, shared, first_row, first_column);
 }
@@ -299,6 +287,14 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks) gemm_kernel(const Gem
 template <class T>
 void load() {
   load_kernel(gemm_kernel<T>, T::kSharedBytes);
+}
+
+// Whether four columns can be read and written at once.
+bool whole_quads(const Gemm& gemm) {
+  const auto floats = [](const float* array, std::int64_t stride) { return rows_aligned(array, stride, 4, 16); };
+  const GemmEpilogue& e = gemm.epilogue;
+  return gemm.n % kQuad == 0 && rows_aligned(gemm.y, gemm.y_stride, e.store_bf16 ? 2 : 4, e.store_bf16 ? 8 : 16) &&
+         floats(e.bias, 0) && floats(e.gate, e.gate_stride) && floats(e.residual, e.residual_stride);
 }
 
 template <class T>
@@ -311,17 +307,6 @@ void launch(const Gemm& gemm, cudaStream_t stream) {
 template <class T>
 std::int64_t tiles(const Gemm& gemm) {
   return std::int64_t{(gemm.n + T::kColumns - 1) / T::kColumns} * ((gemm.rows + T::kRows - 1) / T::kRows);
-}
-
-bool aligned(const void* pointer, std::int64_t stride, std::uintptr_t bytes) {
-  return reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0 && stride % kQuad == 0;
-}
-
-// Whether four columns can be read and written at once.
-bool vectors(const Gemm& gemm) {
-  const GemmEpilogue& e = gemm.epilogue;
-  return gemm.n % kQuad == 0 && aligned(gemm.y, gemm.y_stride, e.store_bf16 ? 8 : 16) && aligned(e.bias, 0, 16) &&
-         aligned(e.gate, e.gate_stride, 16) && aligned(e.residual, e.residual_stride, 16);
 }
 
 }  // namespace
@@ -337,7 +322,7 @@ void load_gemm_kernels() {
 
 void launch_gemm(const Gemm& given, cudaStream_t stream, std::int64_t enough_tiles) {
   Gemm gemm = given;
-  gemm.vectors = vectors(gemm);
+  gemm.vectors = whole_quads(gemm);
   const auto enough = [&](std::int64_t tiles, std::int64_t blocks) { return tiles >= enough_tiles * blocks; };
   if (gemm.k < kDeepFrom) {
     if (enough(tiles<Wide>(gemm), 2)) return launch<Wide>(gemm, stream);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/api.h"
+#include "cuda/launch.h"
 
 namespace lewm::cuda {
 
@@ -40,7 +41,6 @@ struct Gemm {
 
 // The largest tile of which there are enough to keep a GPU busy is chosen: `enough_tiles`, one a multiprocessor of a
 // large one, or a few times as many. The bits of Y do not depend on it.
-constexpr std::int64_t kEnoughTiles = 120;
 void launch_gemm(const Gemm& gemm, cudaStream_t stream, std::int64_t enough_tiles = kEnoughTiles);
 
 }  // namespace lewm::cuda

@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(kWarps* kWarp) layer_norm_kernel(const LayerNo
   const auto normed = [&](int i, int slot) {
     float y = (value(i, slot) - m.mean) * m.scale;
     if (norm.gamma) y = y * norm.gamma[i] + norm.beta[i];
-    return norm.gelu ? 0.5f * y * (1.0f + erff(y * 0.70710678f)) : y;
+    return norm.gelu ? gelu(y) : y;
   };
   if (norm.y_float) {
     float* y = norm.y_float + row * norm.y_stride;

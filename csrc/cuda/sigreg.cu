@@ -1,4 +1,5 @@
 #include "cuda/device.cuh"
+#include "cuda/launch.h"
 #include "cuda/sigreg.cuh"
 
 namespace lewm::cuda {
@@ -199,8 +200,8 @@ __global__ void __launch_bounds__(kThreads) gradient_kernel(const ProjectionGrad
 
 // Small tiles where large ones would leave most of a GPU idle.
 void launch_matrix_product(const MatrixProduct& args, cudaStream_t stream) {
-  constexpr unsigned kEnoughTiles = 120;
-  if (product_blocks<4>(args.n) * product_blocks<4>(args.m) >= kEnoughTiles) return launch_product<4>(args, stream);
+  if (std::int64_t{product_blocks<4>(args.n)} * product_blocks<4>(args.m) >= kEnoughTiles)
+    return launch_product<4>(args, stream);
   launch_product<2>(args, stream);
 }
 

@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kThreads) encode_actions_kernel(const EncodeAc
   LEWM_UNROLL
   for (int r = 0; r < kRowsOfAThread; ++r) {
     if (first + r >= rows) break;
-    a.rows[std::int64_t{first + r} * a.stride + unit] = float_to_bf16(value[r] / (1.0f + expf(-value[r])));
+    a.rows[std::int64_t{first + r} * a.stride + unit] = float_to_bf16(silu(value[r]));
   }
 }
 

@@ -2,6 +2,7 @@
 // keys, so that no scores are stored.
 #include "cuda/attention.cuh"
 #include "cuda/device.cuh"
+#include "cuda/launch.h"
 
 namespace lewm::cuda {
 namespace {
@@ -80,9 +81,7 @@ __global__ void __launch_bounds__(kThreads) window_attention_kernel(const Window
   store_eight(a.out + row * a.out_stride + offset, sum, left, vectors);
 }
 
-bool aligned16(const void* pointer, std::int64_t stride) {
-  return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0 && stride % kPerLane == 0;
-}
+bool aligned(const std::uint16_t* rows, std::int64_t stride) { return rows_aligned(rows, stride, 2, 16); }
 
 }  // namespace
 
@@ -92,8 +91,8 @@ void launch_window_attention(const WindowAttention& a, cudaStream_t stream) {
   int lanes = 1;
   while (lanes * kPerLane < a.head_dim) lanes *= 2;
   const bool vectors = a.head_dim % kPerLane == 0 && a.value_offset % kPerLane == 0 &&
-                       aligned16(a.query, a.query_stride) && aligned16(a.cache, a.cache_stride) &&
-                       aligned16(a.out, a.out_stride);
+                       aligned(a.query, a.query_stride) && aligned(a.cache, a.cache_stride) &&
+                       aligned(a.out, a.out_stride);
   const std::int64_t threads = std::int64_t{a.rows} * a.heads * lanes;
   LEWM_LAUNCH(window_attention_kernel, dim3(static_cast<unsigned>((threads + kThreads - 1) / kThreads)), dim3(kThreads),
               0, stream, a, lanes, vectors);

@@ -100,8 +100,7 @@ void check_full(int sequences, int tokens, int heads, int head_dim, int queries)
   const Halves qkv = halves(normal(sequences * tokens * stride, 1));
   Halves out(size(sequences * queries * inner));
   launch_full_attention(
-      {sequences, tokens, heads, head_dim, qkv.data(), stride, inner, 2 * inner, out.data(), inner, queries, queries},
-      0);
+      {sequences, tokens, heads, head_dim, qkv.data(), stride, inner, 2 * inner, out.data(), inner, queries}, 0);
 
   std::vector<unsigned char> scratch(reference().full_attention_scratch(tokens, head_dim) + 64);
   void* aligned = reinterpret_cast<void*>(lewm::round_up(reinterpret_cast<std::int64_t>(scratch.data()), 64));

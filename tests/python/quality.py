@@ -13,7 +13,13 @@ import synthetic
 from lewm.checkpoint import Checkpoint
 from lewm.config import LeWMConfig
 
-__all__ = ["Problems", "random_problems", "strict_problems"]
+__all__ = ["Problems", "least_cosine", "random_problems", "strict_problems"]
+
+
+def least_cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Of the cosines between rows (..., D), the least."""
+    products = (a * b).sum(-1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
+    return float(products.min())
 
 
 @dataclass(frozen=True)

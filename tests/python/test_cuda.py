@@ -16,6 +16,7 @@ import pytest
 import lewm
 import synthetic
 from lewm.checkpoint import Checkpoint
+from quality import least_cosine
 
 CONFIG = synthetic.small()
 COSINE = 0.999  # DESIGN.md section 6, bf16
@@ -92,11 +93,6 @@ def test_doctor_says_what_to_do() -> None:
     assert "install lewm where CMake finds nvcc" in core["cuda_reason"]
 
 
-def cosine(x: np.ndarray, y: np.ndarray) -> float:
-    """Of rows, the least."""
-    return float(((x * y).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(y, axis=-1)).min())
-
-
 def _draw(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).standard_normal(shape, np.float32)
 
@@ -117,8 +113,8 @@ class TestOnAGpu:
         frames = rng.integers(0, 256, (3, CONFIG.image_size, CONFIG.image_size, 3), np.uint8)
         latents = rng.standard_normal((2, 1, CONFIG.latent_dim), np.float32)
         actions = rng.standard_normal((2, 5, 4, CONFIG.block_dim), np.float32)
-        assert cosine(gpu.encode(frames), cpu.encode(frames)) >= COSINE
-        assert cosine(gpu.rollout(latents, actions), cpu.rollout(latents, actions)) >= COSINE
+        assert least_cosine(gpu.encode(frames), cpu.encode(frames)) >= COSINE
+        assert least_cosine(gpu.rollout(latents, actions), cpu.rollout(latents, actions)) >= COSINE
 
     @pytest.mark.parametrize("method", ["cem", "icem", "mppi", "predictive"])
     def test_plans_cost_what_the_cpus_cost(self, models: tuple[lewm.Model, lewm.Model], method: str) -> None:
@@ -139,8 +135,10 @@ class TestOnAGpu:
         frames = synthetic.frames(0, 3, config.image_size)
         latents, actions = _draw(2, 2, config.latent_dim), _draw(2, 70, 5, config.block_dim)
         past = _draw(2, 1, config.block_dim)
-        assert cosine(gpu.encode(frames), cpu.encode(frames)) >= COSINE
-        assert cosine(gpu.rollout(latents, actions, past), cpu.rollout(latents, actions, past)) >= COSINE
+        assert least_cosine(gpu.encode(frames), cpu.encode(frames)) >= COSINE
+        assert (
+            least_cosine(gpu.rollout(latents, actions, past), cpu.rollout(latents, actions, past)) >= COSINE
+        )
 
     @pytest.mark.parametrize("method", ["cem", "icem", "mppi", "predictive"])
     def test_a_problem_has_the_same_bytes_alone_and_in_a_batch(

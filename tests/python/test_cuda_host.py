@@ -16,6 +16,7 @@ import pytest
 
 import lewm
 import synthetic
+from quality import least_cosine
 
 HERE = Path(__file__).resolve().parent
 CONFIG = synthetic.small(  # every thread of every block is executed: as little of them as shows everything
@@ -88,11 +89,6 @@ def run(request: pytest.FixtureRequest, tmp_path: Path):
     return call
 
 
-def cosine(x: np.ndarray, y: np.ndarray) -> float:
-    """Of rows, the least."""
-    return float(((x * y).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(y, axis=-1)).min())
-
-
 def test_model_on_host_arrays_agrees_with_the_cpu(run) -> None:
     got = run("""
 frames = rng.integers(0, 256, (3, c.image_size, c.image_size, 3), np.uint8)
@@ -104,9 +100,9 @@ np.savez(sys.argv[2], frames=frames, latents=latents, actions=actions, past=past
     costs=model.cost(latents, goal, actions, past))
 """)
     cpu = lewm.load(run.path, precision="fp32")
-    assert cosine(got["encoded"], cpu.encode(got["frames"])) >= COSINE
+    assert least_cosine(got["encoded"], cpu.encode(got["frames"])) >= COSINE
     rolled = cpu.rollout(got["latents"], got["actions"], got["past"])
-    assert cosine(got["rolled"], rolled) >= COSINE
+    assert least_cosine(got["rolled"], rolled) >= COSINE
     costs = cpu.cost(got["latents"], got["goal"], got["actions"], got["past"])
     np.testing.assert_allclose(got["costs"], costs, rtol=0.05)
 
@@ -140,7 +136,7 @@ np.savez(sys.argv[2], **out)
 """)
     cpu = lewm.load(run.path, precision="fp32")
     for fit in ("stretch", "crop", "letterbox"):
-        assert cosine(got[fit], cpu.encode(got["raw"], fit=fit)) >= COSINE
+        assert least_cosine(got[fit], cpu.encode(got["raw"], fit=fit)) >= COSINE
 
 
 @pytest.mark.parametrize("method", ["cem", "icem", "mppi", "predictive"])

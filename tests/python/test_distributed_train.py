@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch.multiprocessing as mp
 import lewm
 from lewm.nn.batch_norm import BatchNorm
 from lewm.training import read_metrics
-from train_helpers import TINY_RUN, write_episodes, write_settings
+from train_helpers import TINY_RUN, environment, write_episodes, write_settings
 
 if not dist.is_available() or not dist.is_gloo_available():
     pytest.skip("torch without gloo", allow_module_level=True)
@@ -35,11 +34,9 @@ def data(tmp_path_factory) -> Path:
 
 
 def torchrun(ranks: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    package = str(Path(lewm.__file__).parent.parent)
-    environment = {**os.environ, "PYTHONPATH": package, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     command += ["-m", "lewm", "train", *arguments]
-    return subprocess.run(command, env=environment, timeout=300, capture_output=True, text=True)
+    return subprocess.run(command, env=environment(), timeout=300, capture_output=True, text=True)
 
 
 def curve(folder: Path, column: str) -> list[float]:

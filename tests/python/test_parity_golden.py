@@ -13,6 +13,7 @@ import lewm
 import synthetic
 from lewm import _core
 from lewm.checkpoint import Checkpoint
+from quality import least_cosine
 
 # Against the published implementation in fp32: latents absolute, costs relative; bf16: cosine of predicted latents.
 FP32_LATENT = 1e-4
@@ -46,12 +47,6 @@ def _past(past: NDArray[np.float32]) -> NDArray[np.float32] | None:
     return past if past.shape[1] else None
 
 
-def cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """Least cosine between rows."""
-    products = (a * b).sum(-1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
-    return float(products.min())
-
-
 @pytest.mark.parametrize(("case", "isa"), _cases(ISAS))
 def test_fp32_latents_rollouts_and_costs_equal_the_published_ones(case: str, isa: str) -> None:
     expected, model = golden.load(case), _model(case, "fp32", isa)
@@ -71,11 +66,11 @@ def test_fp32_latents_rollouts_and_costs_equal_the_published_ones(case: str, isa
 def test_bf16_latents_keep_their_direction(case: str, isa: str) -> None:
     expected, model = golden.load(case), _model(case, "bf16", isa)
     config = model.config
-    assert cosine(model.encode(golden.frames(config)), expected["latents"]) >= BF16_COSINE
+    assert least_cosine(model.encode(golden.frames(config)), expected["latents"]) >= BF16_COSINE
     for context in golden.contexts(config):
         latents, _, actions, past = golden.problem(config, context)
         assert (
-            cosine(model.rollout(latents, actions, _past(past)), expected[f"rollout_{context}"])
+            least_cosine(model.rollout(latents, actions, _past(past)), expected[f"rollout_{context}"])
             >= BF16_COSINE
         )
 

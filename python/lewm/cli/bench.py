@@ -53,15 +53,16 @@ def run(args: argparse.Namespace) -> None:
     if args.repeats < 1:
         raise ValueError(f"--repeats: expected at least 1, got {args.repeats}")
     args.samples, args.iterations = args.samples or 300, args.iterations or 30
-    where = _core.active_isa() if args.device == "cpu" else args.device
-    precisions = args.precision or (["bf16"] if args.device != "cpu" else _core.precisions(where))
+    on_cpu = args.device == "cpu"
+    where = _core.active_isa() if on_cpu else args.device
+    precisions = args.precision or (_core.precisions(where) if on_cpu else ["bf16"])
     rows = [row for precision in precisions for row in _measure(args, precision)]
     if args.json:
         print(json.dumps({"isa": where, "rows": rows}))
         return
-    peak = "; peak: this core's own matrix products, in cache" if args.device == "cpu" else ""
+    peak = "; peak: this core's own matrix products, in cache" if on_cpu else ""
     print(f"{where}; shortest of {args.repeats}{peak}")
-    share_of = f"{'of peak':>9}" if args.device == "cpu" else ""
+    share_of = f"{'of peak':>9}" if on_cpu else ""
     print(f"{'precision':<10}{'work':<34}{'ms':>10}{'GFLOP':>10}{'GFLOP/s':>10}{share_of}")
     for row in rows:
         rate = row["flop"] / row["seconds"]

@@ -76,7 +76,8 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
         pixels = self.file.column("pixels")
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3:
             raise Error(f"{path}: pixels: expected (N, H, W, 3) uint8, got {pixels.shape} {pixels.dtype}")
-        self._frame_shape: tuple[int, ...] = pixels.shape[1:]
+        self.frame_shape: tuple[int, ...] = pixels.shape[1:]
+        """(H, W, 3)"""
         actions = _read_actions(self.file)
         self._extra = {name: self.file.column(name)[:] for name in self.columns}
         self.action_scaling: Scaling = (
@@ -101,14 +102,9 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
         return self.num_windows
 
     @property
-    def frame_shape(self) -> tuple[int, ...]:
-        """(H, W, 3)."""
-        return self._frame_shape
-
-    @property
     def image_size(self) -> int:
         """Height of a frame, in pixels."""
-        return int(self._frame_shape[0])
+        return int(self.frame_shape[0])
 
     @property
     def action_dim(self) -> int:
@@ -206,7 +202,7 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
         """
         starts = self.window_starts(indices)
         rows = starts[:, None] + np.arange(self.frames) * self.frame_skip  # (B, T)
-        shape = (*rows.shape, *self._frame_shape)
+        shape = (*rows.shape, *self.frame_shape)
         if pixels is None:
             pixels = torch.empty(shape, dtype=torch.uint8)
         elif pixels.shape != shape or pixels.dtype != torch.uint8 or not pixels.is_contiguous():
