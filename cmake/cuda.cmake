@@ -14,8 +14,8 @@ elseif(NOT LEWM_CUDA)
   return()
 endif()
 
-# Machine code for every GPU that the toolkit knows, PTX of the newest for those to come. CUDA 12: up to sm_90 (12.8 and
-# newer: also 100 and 120).
+# Machine code for every desktop and server GPU that the toolkit knows (CUDA 12: up to sm_90; 12.8 and newer: also 100
+# and 120), PTX of the newest for those to come, and of sm_80 for others, such as Jetsons.
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
   set(lewm_cuda_architectures AUTO)
   set(CMAKE_CUDA_ARCHITECTURES 80-real)  # of the compiler check
@@ -25,13 +25,18 @@ if(NOT CMAKE_CUDA20_EXTENSION_COMPILE_OPTION)  # CMake 3.25 does not know that n
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
   set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
 endif()
+if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.0)
+  if(LEWM_CUDA STREQUAL "AUTO")
+    message(STATUS "lewm: CUDA ${CMAKE_CUDA_COMPILER_VERSION} is older than 12, the CUDA module is not built")
+    return()
+  endif()
+  message(FATAL_ERROR "lewm: the CUDA module needs CUDA 12 or newer, found ${CMAKE_CUDA_COMPILER_VERSION}")
+endif()
 if(lewm_cuda_architectures STREQUAL "AUTO")
   if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
-    set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90-real 100-real 120)
-  elseif(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.0)
-    set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90)
+    set(CMAKE_CUDA_ARCHITECTURES 80 86-real 89-real 90-real 100-real 120)
   else()
-    message(FATAL_ERROR "lewm: the CUDA module needs CUDA 12 or newer, found ${CMAKE_CUDA_COMPILER_VERSION}; use -DLEWM_CUDA=OFF")
+    set(CMAKE_CUDA_ARCHITECTURES 80 86-real 89-real 90)
   endif()
 endif()
 

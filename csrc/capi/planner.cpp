@@ -164,8 +164,12 @@ lewm_status lewm_planner_cost(lewm_planner* planner, const lewm_plan_request* re
                               int64_t samples, float* cost) {
   return guarded([&] {
     need("planner", planner);
-    PlanRequest wanted = request_of(read("request", request));
-    wanted.warm_start = nullptr;
+    lewm_plan_request looked_at = read("request", request);
+    looked_at.warm_start = nullptr;
+    looked_at.warm_blocks = 0;
+    looked_at.problem_ids = nullptr;
+    looked_at.deadline = 0;
+    const PlanRequest wanted = request_of(looked_at);
     return finish(planner->planner->evaluate(wanted, actions, samples, cost), planner->planner->message());
   });
 }

@@ -1,9 +1,7 @@
 #include "core/thread_pool.h"
 
-#include <pthread.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <exception>
 #include <string>
 #include <system_error>
@@ -11,6 +9,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/signals.h"
 #include "core/types.h"
 
 #if defined(__linux__)
@@ -118,19 +117,17 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
   if (threads == 0) threads = available_cores();
   state_->workers.reserve(static_cast<std::size_t>(threads - 1));
 
-  // Signals belong to the application's threads.
-  sigset_t all, previous;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &previous);
   std::exception_ptr failure;
-  for (int i = 1; i < threads && !failure; ++i) {
-    try {
-      state_->workers.emplace_back([state = state_.get(), i] { state->work(i); });
-    } catch (...) {  // no thread or no memory for it
-      failure = std::current_exception();
+  {
+    const BlockedSignals blocked;
+    for (int i = 1; i < threads && !failure; ++i) {
+      try {
+        state_->workers.emplace_back([state = state_.get(), i] { state->work(i); });
+      } catch (...) {  // no thread or no memory for it
+        failure = std::current_exception();
+      }
     }
   }
-  pthread_sigmask(SIG_SETMASK, &previous, nullptr);
   if (!failure) return;
   state_->stop();
   try {

@@ -68,10 +68,12 @@ void Engine::prepare(const Seen& seen, std::int64_t samples, std::int64_t horizo
   if (!rollout_ || seen.problems > limits_.problems || horizon > limits_.horizon ||
       Rollout::tile_for(weights, limits_, candidates) > rollout_->tile()) {
     synchronise(stream);
-    limits_.problems = std::max(limits_.problems, seen.problems);
-    limits_.horizon = std::max(limits_.horizon, horizon);
-    rollout_.reset();
-    rollout_ = std::make_unique<Rollout>(weights, limits_, candidates);
+    Limits wanted = limits_;
+    wanted.problems = std::max(limits_.problems, seen.problems);
+    wanted.horizon = std::max(limits_.horizon, horizon);
+    rollout_.reset();  // before the larger one is there
+    rollout_ = std::make_unique<Rollout>(weights, wanted, candidates);
+    limits_ = wanted;
   }
   rollout_->prepare(seen, stream);
 }

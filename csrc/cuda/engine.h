@@ -9,6 +9,7 @@
 #include "cuda/frame.cuh"
 #include "cuda/rollout.h"
 #include "plan/options.h"
+#include "plan/prediction.h"
 
 namespace lewm::cuda {
 
@@ -66,14 +67,15 @@ struct Search {
 
  private:
   void begin(const PlanArguments& arguments, cudaStream_t stream);
+  struct Recorded;
   void iterate(cudaStream_t stream);
-  void run_iterations(PlanArguments& arguments, cudaStream_t stream);
+  void run_iterations(PlanArguments& arguments, Recorded& iteration, cudaStream_t stream);
   void evaluate_means(std::int64_t completed, cudaStream_t stream);
   void costs(const float* actions, std::int64_t samples, float* cost, cudaStream_t stream);
   void fetch(PlanArguments& arguments, cudaStream_t stream);
   void check_found(std::int64_t problems) const;
   void check_costs(std::int64_t problems) const;
-  const Graph& iteration_graph();
+  Recorded& recorded_iteration();
   double now() const { return options_.now(options_.now_context); }
 
   const SearchOptions options_;  // its arrays are not to be followed
@@ -85,11 +87,10 @@ struct Search {
   struct Recorded {
     std::int64_t problems, context;
     Graph graph;
+    Prediction time, finish;  // with a deadline: of an iteration, and of what comes after the last one
   };
   std::vector<Recorded> graphs_;
   Event iterated_;
-  // Of the last plans with a deadline, in seconds: an iteration, and what comes after the last one.
-  double iteration_time_ = 0, finish_time_ = 0;
 
   Buffer<float> low_, high_, colour_;                                // [elements] or null, alike, [H] or null
   Buffer<float> goals_, warm_start_;                                 // [B, D], [B, elements]

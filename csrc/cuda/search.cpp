@@ -156,35 +156,34 @@ void Search::iterate(cudaStream_t stream) {
 }
 
 // The prepared problems' iteration, recorded when their number and context are new.
-const Graph& Search::iteration_graph() {
+Search::Recorded& Search::recorded_iteration() {
   const std::int64_t problems = rollout_.problems(), context = rollout_.context();
-  for (const Recorded& recorded : graphs_) {
-    if (recorded.problems == problems && recorded.context == context) return recorded.graph;
+  for (Recorded& recorded : graphs_) {
+    if (recorded.problems == problems && recorded.context == context) return recorded;
   }
-  graphs_.push_back({problems, context, Graph(turn_.own(), [this](cudaStream_t stream) { iterate(stream); })});
-  return graphs_.back().graph;
+  graphs_.push_back({problems, context, Graph(turn_.own(), [this](cudaStream_t stream) { iterate(stream); }), {}, {}});
+  return graphs_.back();
 }
 
 // Without a deadline nothing is waited for. With one, an iteration is launched when the one before has ended and it,
 // and what comes after, will fit as the last ones did.
-void Search::run_iterations(PlanArguments& a, cudaStream_t stream) {
-  const Graph& graph = iteration_graph();
+void Search::run_iterations(PlanArguments& a, Recorded& iteration, cudaStream_t stream) {
   const bool limited = a.end < std::numeric_limits<double>::infinity();
   for (a.iterations = 0; a.iterations < options_.iterations; ++a.iterations) {
     const double began = limited ? now() : 0.0;
-    if (limited && began + iteration_time_ + finish_time_ > a.end) {
+    if (limited && began + iteration.time.seconds() + iteration.finish.seconds() > a.end) {
       if (a.iterations == 0) {  // never tried again unless less is expected
         constexpr double kRelaxation = 0.7;
-        iteration_time_ *= kRelaxation;
-        finish_time_ *= kRelaxation;
+        iteration.time.expect_at_most(kRelaxation * iteration.time.seconds());
+        iteration.finish.expect_at_most(kRelaxation * iteration.finish.seconds());
       }
       return;
     }
-    graph.launch(stream);
+    iteration.graph.launch(stream);
     if (!limited) continue;
     iterated_.record(stream);
     while (!iterated_.reached()) std::this_thread::yield();
-    iteration_time_ = now() - began;
+    iteration.time.observe(now() - began);
   }
 }
 
@@ -239,7 +238,8 @@ void Search::check_costs(std::int64_t problems) const {
 void Search::plan(PlanArguments& a, cudaStream_t stream) {
   stream = turn_.begin(stream, {});
   begin(a, stream);
-  run_iterations(a, stream);
+  Recorded& iteration = recorded_iteration();
+  run_iterations(a, iteration, stream);
   const bool limited = a.end < std::numeric_limits<double>::infinity();
   const double began = limited ? now() : 0.0;
   evaluate_means(a.iterations, stream);
@@ -250,7 +250,7 @@ void Search::plan(PlanArguments& a, cudaStream_t stream) {
   }
   fetch(a, stream);
   turn_.end_and_wait(stream);
-  if (limited) finish_time_ = now() - began;
+  if (limited) iteration.finish.observe(now() - began);
   check_found(a.seen.problems);
   if (limited) check_costs(a.seen.problems);
 }

@@ -20,7 +20,9 @@ struct Part {
 };
 
 std::int64_t rows_at_once(const SigregArguments& a) { return std::min(a.batch, kRows); }
-std::int64_t steps_at_once(const SigregArguments& a) { return std::clamp(kRows / a.batch, std::int64_t{1}, a.steps); }
+std::int64_t steps_at_once(const SigregArguments& a) {
+  return std::clamp(kRows / std::max(a.batch, std::int64_t{1}), std::int64_t{1}, a.steps);  // a rank may have no rows
+}
 int splits_for(std::int64_t rows) { return static_cast<int>((rows + kRowsOfASplit - 1) / kRowsOfASplit); }
 std::int64_t sums_of_a_step(const SigregArguments& a) { return a.num_proj * 2 * a.knots; }
 

@@ -73,7 +73,6 @@ PredictorWeights build_predictor_weights(WeightReader& reader, WeightMemory& mem
 
   const auto prefix_of = [](std::int64_t l) { return "predictor.transformer.layers." + std::to_string(l) + "."; };
   Affine modulation = reader.linear(prefix_of(0) + "adaLN_modulation.1", kModulations * dim, dim);
-  modulation.weight.reserve(modulation.weight.size() * static_cast<std::size_t>(config.predictor_depth));
   for (std::int64_t l = 1; l < config.predictor_depth; ++l) {
     append(modulation, reader.linear(prefix_of(l) + "adaLN_modulation.1", kModulations * dim, dim));
   }

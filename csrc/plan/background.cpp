@@ -1,11 +1,10 @@
 #include "plan/background.h"
 
-#include <pthread.h>
-
 #include <algorithm>
-#include <csignal>
 #include <cstdio>
 #include <exception>
+
+#include "core/signals.h"
 
 namespace lewm {
 
@@ -29,9 +28,6 @@ BackgroundPlanner::BackgroundPlanner(std::shared_ptr<Planner> planner, const Thr
     slot.cost.resize(size(problems));
   });
   std::exception_ptr failure;
-  sigset_t all, previous;  // signals belong to the application's threads
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &previous);
   const auto start = [&] {
     try {
       place_this_thread(threads);
@@ -43,13 +39,10 @@ BackgroundPlanner::BackgroundPlanner(std::shared_ptr<Planner> planner, const Thr
     started_.notify_one();
     if (placed) work();
   };
-  try {
+  {
+    const BlockedSignals blocked;
     thread_ = std::thread(start);
-  } catch (...) {
-    pthread_sigmask(SIG_SETMASK, &previous, nullptr);
-    throw;
   }
-  pthread_sigmask(SIG_SETMASK, &previous, nullptr);
   started_.wait(false);
   if (failure) {
     thread_.join();

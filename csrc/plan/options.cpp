@@ -97,6 +97,13 @@ void check_options(const PlannerOptions& options, std::int64_t block_dim, std::i
   check_float("momentum", options.momentum, 0.0f, false);
   if (options.momentum >= 1.0f) refuse("momentum", "less than 1", std::to_string(options.momentum));
   check_float("noise_exponent", options.noise_exponent, 0.0f, false);
+  // The slowest wave of the noise is horizon^(exponent / 2) times as strong as the fastest.
+  constexpr double kMostDoublings = 120;  // that a float holds
+  const double doublings = std::log2(static_cast<double>(options.horizon)) / 2;
+  if (options.noise_exponent * doublings > kMostDoublings) {
+    refuse("noise_exponent", "at most " + std::to_string(kMostDoublings / doublings) + " for this horizon",
+           std::to_string(options.noise_exponent));
+  }
   check_float("temperature", options.temperature, 0.0f, true);
   check_float("discount", options.discount, 0.0f, false);
   check_float("action_penalty", options.action_penalty, 0.0f, false);

@@ -22,8 +22,8 @@ class Planner {
   ~Planner();
 
   // Fills result's arrays. Status: ok; invalid_argument; no_finite_cost when fewer than `elites` candidates of a
-  // problem have a finite cost. With a deadline: never later than one tile of candidates, and never worse in cost than
-  // the warm start. When not ok the result's arrays hold no plan.
+  // problem have a finite cost. With a deadline: never worse in cost than the warm start, and late by one tile of
+  // candidates at most, beyond encoding and one evaluation of each start. When not ok the result's arrays hold no plan.
   Status plan(const PlanRequest& request, PlanResult& result) noexcept;
 
   // The same from pixels: request.latents and request.goals are not read. The deadline covers the encoder.

@@ -5,43 +5,16 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "plan/clock.h"
 #include "plan/noise.h"
+#include "plan/prediction.h"
 #include "plan/refit.h"
 
 namespace lewm {
 namespace {
-
-// A duration predicted from the last ones: the second longest of the last 32, so that a single hiccup of the machine
-// changes nothing, a lasting change is followed, and what another process takes from a core now and then is expected.
-class Prediction {
- public:
-  double seconds() const { return seconds_; }
-
-  void observe(double measured) {
-    recent_[count_++ % kRecent] = measured;
-    double longest = 0, second = 0;
-    const int held = std::min(count_, kRecent);
-    for (int i = 0; i < held; ++i) {
-      second = std::max(second, std::min(longest, recent_[i]));
-      longest = std::max(longest, recent_[i]);
-    }
-    seconds_ = held > 1 ? second : longest;
-  }
-
-  void expect_at_most(double most) {
-    for (double& value : recent_) value = std::min(value, most);
-    seconds_ = std::min(seconds_, most);
-  }
-
- private:
-  static constexpr int kRecent = 32;
-  double recent_[kRecent] = {};
-  int count_ = 0;
-  double seconds_ = 0;
-};
 
 // How long a candidate of a task takes, in evaluations of the means; no longer, as long as nothing is known. Those are
 // timed in every plan that has no time for a task, so they tell when there would be time again.
@@ -64,6 +37,8 @@ class Ratio {
 
 enum class Outcome { complete, late, refused };
 
+constexpr float kNotEvaluated = std::numeric_limits<float>::quiet_NaN();  // of a candidate, with a deadline
+
 }  // namespace
 
 struct Search::State {
@@ -83,8 +58,9 @@ struct Search::State {
   void keep_evaluated(std::int64_t problems, bool first_iteration);
   void take_best(std::int64_t problems);
   Outcome evaluate_means(Objective& objective, std::int64_t problems);
-  bool settle_for_initial(std::int64_t problem);
+  bool settle(std::int64_t problem, std::int64_t completed);
   Status fewer_costs(std::int64_t problem, std::int64_t found);
+  Status no_cost(std::int64_t problem);
   Status refused();
 
   bool limited() const { return deadline_at < kNoDeadline; }
@@ -189,6 +165,7 @@ void Search::State::begin(const PlanRequest& request) {
   std::copy_n(mean.data(), request.problems * elements, initial.data());
   std::fill_n(std.data(), request.problems * elements, options.std_init);
   std::fill_n(mean_known.data(), request.problems, std::uint8_t{0});
+  if (limited()) std::fill_n(cost.data(), request.problems * samples, kNotEvaluated);
   std::fill_n(elite_cost.data(), request.problems, std::nanf(""));
   std::fill_n(initial_cost.data(), request.problems, std::nanf(""));
   std::fill_n(elite_rank.data(), request.problems * elites, -1);
@@ -234,13 +211,13 @@ void Search::State::sample(const PlanRequest& request, std::int64_t iteration, s
   clip(out);
 }
 
-// Samples and evaluates all candidates. Late: the deadline came first; candidates without a cost have an infinite one.
+// Samples and evaluates all candidates. Late: the deadline came first, some candidates are not evaluated.
 Outcome Search::State::iterate(Objective& objective, const PlanRequest& request, std::int64_t iteration) {
   const std::int64_t problems = request.problems;
   const std::int64_t tiles = (samples + chunk - 1) / chunk;
   std::atomic<Outcome> outcome{Outcome::complete};
   if (limited()) {
-    std::fill_n(cost.data(), problems * samples, HUGE_VALF);
+    std::fill_n(cost.data(), problems * samples, kNotEvaluated);
     std::fill(slowest_task.begin(), slowest_task.end(), 0.0);
   }
   // The first tile of every problem comes first: it holds the mean.
@@ -252,7 +229,8 @@ Outcome Search::State::iterate(Objective& objective, const PlanRequest& request,
     const double began = limited() ? seconds(options.clock) : 0;
     double& slowest = slowest_task[static_cast<std::size_t>(thread)];
     if (limited() && began + expected_task(slowest) > deadline_at) {
-      outcome.store(Outcome::late, std::memory_order_relaxed);
+      Outcome until_now = Outcome::complete;  // a refusal stays one
+      outcome.compare_exchange_strong(until_now, Outcome::late, std::memory_order_relaxed);
       return;
     }
     for (std::int64_t i = first; i < first + n; ++i) sample(request, iteration, problem, i, thread);
@@ -320,12 +298,13 @@ bool Search::State::refit(std::int64_t problem) {
 }
 
 // After an iteration that came too late: what it evaluated still counts. The mean's own cost may be among it; in the
-// first iteration the best candidate so far stands in for the mean.
+// first iteration, if the warm start was evaluated, the best candidate so far stands in for the mean.
 void Search::State::keep_evaluated(std::int64_t problems, bool first_iteration) {
   const std::int64_t look_at = first_iteration ? samples : 1;
   for (std::int64_t b = 0; b < problems; ++b) {
     const std::size_t i = static_cast<std::size_t>(b);
-    if (mean_known[i] || !select_elites(cost_of(b), look_at, 1, order.data())) continue;
+    if (mean_known[i] || std::isnan(cost_of(b)[0])) continue;
+    if (!select_elites(cost_of(b), look_at, 1, order.data())) continue;
     const std::int32_t chosen = order[0];
     std::copy_n(candidate(b, chosen), elements, mean_of(b));
     mean_cost_[i] = cost_of(b)[chosen];
@@ -349,20 +328,37 @@ Outcome Search::State::evaluate_means(Objective& objective, std::int64_t problem
   return outcome;
 }
 
-// With a deadline: the warm start where the plan is worse. False: neither has a finite cost.
-bool Search::State::settle_for_initial(std::int64_t problem) {
+// With a deadline: the warm start where the plan is worse; a candidate where neither has a finite cost. False: nor has
+// any candidate.
+bool Search::State::settle(std::int64_t problem, std::int64_t completed) {
   const std::size_t b = static_cast<std::size_t>(problem);
   if (std::isfinite(initial_cost[b]) && !(mean_cost_[b] <= initial_cost[b])) {
     std::copy_n(initial.data() + problem * elements, elements, mean_of(problem));
     mean_cost_[b] = initial_cost[b];
   }
-  return std::isfinite(mean_cost_[b]);
+  if (std::isfinite(mean_cost_[b])) return true;
+  if (completed > 0) {
+    std::copy_n(best.data() + problem * elements, elements, mean_of(problem));
+    mean_cost_[b] = best_cost[b];
+    return true;
+  }
+  if (!select_elites(cost_of(problem), samples, 1, order.data())) return false;
+  std::copy_n(candidate(problem, order[0]), elements, mean_of(problem));
+  mean_cost_[b] = cost_of(problem)[order[0]];
+  return true;
 }
 
 Status Search::State::fewer_costs(std::int64_t problem, std::int64_t found) {
   std::snprintf(text, sizeof text, "problem %lld: %lld of %lld candidates have a finite cost, %lld are needed",
                 static_cast<long long>(problem), static_cast<long long>(found), static_cast<long long>(samples),
                 static_cast<long long>(options.method == Method::mppi && options.elites == 0 ? 1 : elites));
+  return Status::no_finite_cost;
+}
+
+Status Search::State::no_cost(std::int64_t problem) {
+  std::snprintf(text, sizeof text,
+                "problem %lld: neither the start nor a candidate evaluated in time has a finite cost",
+                static_cast<long long>(problem));
   return Status::no_finite_cost;
 }
 
@@ -418,7 +414,7 @@ Status Search::State::run(Objective& objective, const PlanRequest& request, doub
   if (options.return_best && has_mean && completed > 0) take_best(problems);
   if (evaluate_means(objective, problems) == Outcome::refused) return refused();
   for (std::int64_t b = 0; limited() && b < problems; ++b) {
-    if (!settle_for_initial(b)) return fewer_costs(b, 0);
+    if (!settle(b, completed)) return no_cost(b);
   }
 
   std::copy_n(mean.data(), problems * elements, result.actions);

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "core/signals.h"
 
 #if defined(__linux__)
 #include <pthread.h>
@@ -55,15 +56,17 @@ std::shared_ptr<ThreadPool> make_pool(const ThreadOptions& options) {
   // Threads inherit their creator's mask and policy, so a short-lived thread with those creates the pool.
   std::shared_ptr<ThreadPool> pool;
   std::exception_ptr failure;
-  std::thread creator([&] {
-    try {
-      place_this_thread(options);
-      pool = std::make_shared<ThreadPool>(options.threads);
-    } catch (...) {
-      failure = std::current_exception();
-    }
-  });
-  creator.join();
+  {
+    const BlockedSignals blocked;
+    std::thread([&] {
+      try {
+        place_this_thread(options);
+        pool = std::make_shared<ThreadPool>(options.threads);
+      } catch (...) {
+        failure = std::current_exception();
+      }
+    }).join();
+  }
   if (failure) std::rethrow_exception(failure);
   return pool;
 }

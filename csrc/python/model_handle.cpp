@@ -68,11 +68,13 @@ void ModelHandle::encode_camera(const std::uint8_t* frames, std::int64_t n, std:
 
 void ModelHandle::reserve(std::int64_t problems, std::int64_t horizon) {
   if (rollout_ && problems <= limits_.problems && horizon <= limits_.horizon) return;
-  limits_.problems = std::max(limits_.problems, problems);
-  limits_.horizon = std::max(limits_.horizon, horizon);
-  limits_.threads = threads();
-  rollout_.reset();
-  rollout_ = std::make_unique<Rollout>(model_, limits_);
+  RolloutLimits wanted = limits_;
+  wanted.problems = std::max(limits_.problems, problems);
+  wanted.horizon = std::max(limits_.horizon, horizon);
+  wanted.threads = threads();
+  rollout_.reset();  // before the larger one is there
+  rollout_ = std::make_unique<Rollout>(model_, wanted);
+  limits_ = wanted;
   last_.resize(static_cast<std::size_t>(threads() * rollout_->tile() * model_->config().latent_dim));
 }
 

@@ -73,12 +73,15 @@ def choose_device(device: str) -> int:
     """The GPU that "cuda" (the first) or "cuda:N" means; -1 for "cpu".
 
     Raises:
-        ValueError: an unknown device. lewm.Error: one that this installation or machine cannot use, and what to do.
+        ValueError: an unknown device. TypeError: no str.
+        lewm.Error: one that this installation or machine cannot use, and what to do.
     """
     from lewm import _core
 
     if device == "cpu":
         return -1
+    if not isinstance(device, str):
+        raise TypeError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got {device!r}")
     kind, colon, index = device.partition(":")
     if kind != "cuda" or (colon and not index.isdecimal()):
         raise ValueError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got {device!r}")

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lewm.arrays import as_array, finite
+from lewm.arrays import as_array, at_least, finite
 from lewm.planner import Planner
-from lewm.planner_options import seconds
+from lewm.planner_options import flag, integer, seconds
 
 __all__ = ["Controller"]
 
@@ -30,7 +30,8 @@ class Controller:
         low, high: bounds of an environment action, in its own units: a number, or one per dimension; None: none.
 
     Raises:
-        ValueError: an option is out of range; the message names it. TypeError: ``planner`` is no lewm.Planner.
+        ValueError: an option is out of range; the message names it. TypeError: ``planner`` is no lewm.Planner, or an
+            option is of another type.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Controller:
     ) -> None:
         if not isinstance(planner, Planner):
             raise TypeError(f"planner: expected a lewm.Planner, got {type(planner).__name__}")
-        horizon = planner.horizon
+        horizon, replan_every = planner.horizon, integer("replan_every", replan_every)
         if replan_every is not None and not 1 <= replan_every <= horizon:
             raise ValueError(f"replan_every: expected 1..{horizon} (the horizon) or None, got {replan_every}")
         self._planner = planner
@@ -53,8 +54,8 @@ class Controller:
         self._core = planner._controllers().create(
             planner=planner._core,
             replan_every=replan_every or 0,
-            context=context,
-            warm_start=warm_start,
+            context=at_least("context", context),
+            warm_start=bool(flag("warm_start", warm_start)),
             deadline=seconds("deadline", deadline),
             low=_bound("low", low, self._config.action_dim),
             high=_bound("high", high, self._config.action_dim),

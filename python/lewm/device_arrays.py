@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -36,11 +37,21 @@ class Caller:
         self._like = like
         self._torch = sys.modules.get("torch")
         self._is_torch = self._torch is not None and isinstance(like, self._torch.Tensor)
+        self.stream: int = self._current_stream() or _LEGACY_STREAM
+
+    def _current_stream(self) -> int:
         if self._is_torch:
-            stream = self._torch.cuda.current_stream(like.device).cuda_stream  # type: ignore[union-attr]
-        else:
-            stream = self._cupy().cuda.get_current_stream().ptr
-        self.stream: int = stream or _LEGACY_STREAM
+            torch: Any = self._torch
+            return int(torch.cuda.current_stream(self._like.device).cuda_stream)
+        with self._device():
+            return int(self._cupy().cuda.get_current_stream().ptr)
+
+    def _device(self) -> AbstractContextManager[Any]:
+        """Makes the arrays' GPU the current one of their library."""
+        if self._is_torch:
+            torch: Any = self._torch
+            return torch.cuda.device(self._like.device)  # type: ignore[no-any-return]
+        return self._cupy().cuda.Device(int(self._like.__dlpack_device__()[1]))  # type: ignore[no-any-return]
 
     @staticmethod
     def _cupy() -> Any:
@@ -57,7 +68,8 @@ class Caller:
         if self._is_torch:
             torch: Any = self._torch
             return torch.empty(tuple(shape), dtype=getattr(torch, dtype), device=self._like.device)
-        return self._cupy().empty(tuple(shape), dtype)
+        with self._device():
+            return self._cupy().empty(tuple(shape), dtype)
 
     def take(self, name: str, array: Any, dtype: str, shape: Sequence[int | str]) -> Any:
         """An argument for the core, ready on the stream; `shape` as in `lewm.arrays.as_array`.
@@ -83,12 +95,15 @@ class Caller:
 
     def capsule(self, array: Any) -> Any:
         """The array as DLPack has it, ready on the stream."""
-        return array.__dlpack__(stream=self.stream)
+        with self._device():
+            return array.__dlpack__(stream=self.stream)
 
     def give(self, result: Any) -> Any:
         """A result as the caller's library has arrays."""
         if self._is_torch or isinstance(self._like, self._cupy().ndarray):
             return result
+        with self._device():  # whoever owns the arguments may reuse their memory in an order of its own
+            self._cupy().cuda.get_current_stream().synchronize()
         namespace = getattr(self._like, "__array_namespace__", None)
         return namespace().from_dlpack(result) if namespace is not None else result
 

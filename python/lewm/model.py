@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lewm.checkpoint.contents import Checkpoint, Scaling
 from lewm.checkpoint.files import is_deployment_file, read_checkpoint
 from lewm.config import LeWMConfig
 from lewm.device_arrays import DeviceArrays, on_gpu
+from lewm.errors import Error
 from lewm.images import FITS
 
 __all__ = ["Model", "load", "thread_count"]
@@ -59,10 +61,11 @@ def load(
     encoder = choose_encoder(encoder_precision, gpu)
     count = thread_count(threads)
     if is_deployment_file(path) and frame_skip is None:
+        origin = _File.at(Path(path))
         core = _core.Model.open(
             os.fspath(path), packed, count, isa or "", **_placed(gpu), encoder_precision=encoder
         )
-        return Model(core, Path(path), device)
+        return Model(core, origin, device)
     return Model.from_checkpoint(
         read_checkpoint(path, frame_skip),
         precision,
@@ -82,9 +85,38 @@ def thread_count(threads: int | None) -> int:
     """The core's thread argument: None becomes 0, one thread per available core."""
     if threads is None:
         return 0
-    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
+    if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or not 1 <= threads <= 1024:
         raise ValueError(f"threads: expected 1..1024 or None, got {threads!r}")
-    return threads
+    return int(threads)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A deployment file as it was when a model was loaded from it."""
+
+    path: Path
+    identity: tuple[int, int, int] | None
+
+    @classmethod
+    def at(cls, path: Path) -> _File:
+        path = path.resolve()
+        return cls(path, cls._identity(path))
+
+    @staticmethod
+    def _identity(path: Path) -> tuple[int, int, int] | None:
+        """inode, size in bytes and time of the last change; None: there is no file."""
+        if not path.exists():
+            return None
+        status = path.stat()
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+    def read(self) -> Checkpoint:
+        """Its content. Raises lewm.Error if it has been replaced, changed or removed since."""
+        if self.identity is None or self._identity(self.path) != self.identity:
+            raise Error(
+                f"{self.path}: the file has changed since the model was loaded from it; load it again"
+            )
+        return read_checkpoint(self.path)
 
 
 class Model:
@@ -97,7 +129,7 @@ class Model:
     place, the work is ordered on the caller's current stream, and the result is a torch tensor, or a CuPy array, there.
     """
 
-    def __init__(self, core: _core.Model, origin: Path | Checkpoint, device: str = "cpu") -> None:
+    def __init__(self, core: _core.Model, origin: _File | Checkpoint, device: str = "cpu") -> None:
         self._core = core
         self._origin = origin
         self._device = device
@@ -189,10 +221,12 @@ class Model:
         return {"mean": mean, "std": std} if mean else None
 
     def checkpoint(self) -> Checkpoint:
-        """The model as files hold it, unpacked: read again from where it was loaded."""
-        if isinstance(self._origin, Checkpoint):
-            return self._origin
-        return read_checkpoint(self._origin)
+        """The model as files hold it, unpacked: read again from where it was loaded.
+
+        Raises:
+            lewm.Error: the file has been replaced, changed or removed since.
+        """
+        return self._origin if isinstance(self._origin, Checkpoint) else self._origin.read()
 
     def encode(self, frames: Any, fit: str | None = None) -> Any:
         """Latents (n, D) float32 of frames.

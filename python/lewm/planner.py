@@ -231,7 +231,8 @@ class Planner:
             frame: (H, W, 3) uint8 RGB, or (C, H, W, 3) with earlier context frames first; float32 frames are (3, H, W),
                 normalised with ``Model.preprocessing``. For B problems: (B, H, W, 3) or (B, C, H, W, 3).
             goal: (H, W, 3), or (B, H, W, 3) for B problems; of the frame's element type.
-            deadline: seconds; the plan returns the best mean so far, by at most one tile of candidates late.
+            deadline: seconds, encoding included; the plan returns the best mean so far, late by one tile of candidates
+                at most (on a GPU by one iteration) once the frames are encoded and each start has its cost.
             past_actions: ([B,] C - 1, A) standardised blocks executed between the context frames.
             warm_start: ([B,] at most H, A) standardised blocks to start from; what they leave starts at zero.
             plan_index, problem_ids: counters of the noise: another index is another draw; ids ([B] uint32) are 0 by

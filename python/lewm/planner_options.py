@@ -100,7 +100,7 @@ def checked_bounds(
     """Low and high, each per action dimension or per dimension of a block."""
     if bounds is None:
         return None, None
-    if not hasattr(bounds, "__len__") or len(bounds) != 2:
+    if not isinstance(bounds, (tuple, list, np.ndarray)) or len(bounds) != 2:
         raise ValueError(f"bounds: expected (low, high), got {bounds!r:.80}")
     low, high = (_bound(name, bounds[i], action_dim, block_dim) for i, name in enumerate(("low", "high")))
     crossed = np.flatnonzero(np.resize(low, block_dim) > np.resize(high, block_dim))

@@ -76,6 +76,10 @@ TEST(failures_are_exceptions_with_status_and_message) {
   lewm_planner_config config = small_config();
   config.samples = 0;
   CHECK_THROWS(lewm::Planner(model, config), lewm::Error, "samples: expected at least 1, got 0");
+  config = lewm::planner_config();
+  config.horizon = -1;
+  CHECK_THROWS(lewm::Planner(model, config), lewm::Error, "horizon: expected at least 1, got -1");
+  CHECK_THROWS(lewm::BackgroundPlanner(model, config), lewm::Error, "horizon: expected at least 1, got -1");
   lewm::Planner planner(model, small_config());
   const std::vector<float> short_latent(3);
   CHECK_THROWS(planner.plan_latents(short_latent, short_latent), lewm::Error, "latents: expected 24 elements, got 3");

@@ -199,6 +199,26 @@ TEST(a_mean_worse_than_the_warm_start_is_not_returned) {
   CHECK_NEAR(wide.result.cost[0], ridge(wide.result.actions.data()), 1e-6);
 }
 
+// What no candidate near the middle may cost: the elites lie on both sides of it, and so their mean is refused.
+TEST(a_candidate_stands_in_for_a_mean_without_a_finite_cost) {
+  FakeClock clock;
+  PlannerOptions options = options_with(clock);
+  options.iterations = 1;
+  const auto hole = [](const float* actions) {
+    const double x = std::fabs(actions[0]);
+    return x < 0.5 ? std::numeric_limits<double>::infinity() : x;
+  };
+  FormulaObjective objective([&](std::int64_t, const float* actions) { return hole(actions); },
+                             static_cast<std::int64_t>(kElements), kTile);
+  PlanRequest request;
+  request.deadline = 1.0;
+  const Planned got = plan_once(options, objective, clock, request);
+  CHECK(got.status == Status::ok);
+  CHECK_EQ(got.result.view.iterations, 1);
+  CHECK(std::isfinite(got.result.cost[0]));
+  CHECK_EQ(got.result.cost[0], static_cast<float>(hole(got.result.actions.data())));
+}
+
 TEST(one_slow_plan_does_not_spoil_the_next_ones) {
   FakeClock clock;
   const PlannerOptions options = options_with(clock);
@@ -283,6 +303,31 @@ TEST(nothing_finite_before_the_deadline_is_an_error) {
   PlanRequest request;
   request.deadline = 0.1;
   CHECK(plan_once(options, objective, clock, request).status == Status::no_finite_cost);
+}
+
+// The clock jumps past the deadline while another thread takes the first tile: the warm start has no cost yet, and what
+// the others found is not known to be better.
+TEST(a_warm_start_that_was_not_evaluated_is_kept) {
+  FakeClock clock;
+  PlannerOptions options = options_with(clock);
+  std::vector<float> warm(kElements, 0.5f);
+  PlanRequest request;
+  request.warm_start = warm.data();
+  request.warm_blocks = options.horizon;
+  request.deadline = 1.0;
+  ThreadPool pool(2);
+  Search search(options, kBlockDim, kActionDim, pool);
+  for (int attempt = 0; attempt < 200; ++attempt) {
+    FormulaObjective objective(
+        [&](std::int64_t, const float* actions) {
+          clock.advance(2.0);
+          return valley(actions, kElements, 0.5);
+        },
+        static_cast<std::int64_t>(kElements), kTile);
+    const Planned got = plan_with(search, options, objective, clock, request);
+    CHECK(got.status == Status::ok);
+    CHECK(got.result.cost[0] <= static_cast<float>(warm_cost(warm)));
+  }
 }
 
 TEST(several_threads_meet_a_deadline) {

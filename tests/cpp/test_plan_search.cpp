@@ -435,6 +435,7 @@ TEST(options_out_of_range_are_refused_by_name) {
   refuses("momentum: expected less than 1", [](PlannerOptions& o) { o.momentum = 1; });
   refuses("temperature: expected a finite number above 0", [](PlannerOptions& o) { o.temperature = 0; });
   refuses("noise_exponent: expected", [](PlannerOptions& o) { o.noise_exponent = -1; });
+  refuses("noise_exponent: expected at most 103", [](PlannerOptions& o) { o.noise_exponent = 150; });
   refuses("discount: expected", [](PlannerOptions& o) { o.discount = kNaN; });
   refuses("action_penalty: expected", [](PlannerOptions& o) { o.action_penalty = -1; });
   refuses("kept_elites: expected at least 0", [](PlannerOptions& o) { o.kept_elites = -1; });

@@ -8,6 +8,7 @@ their own.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -138,6 +139,8 @@ def install() -> Gpu:
     cupy: Any = types.ModuleType("cupy")
     cupy.empty, cupy.ndarray = gpu.empty, GpuArray
     stream = types.SimpleNamespace(ptr=gpu.stream)
-    cupy.cuda = types.SimpleNamespace(get_current_stream=lambda: stream)
+    cupy.cuda = types.SimpleNamespace(
+        get_current_stream=lambda: stream, Device=lambda number: contextlib.nullcontext()
+    )
     sys.modules["cupy"] = cupy
     return gpu

@@ -37,11 +37,13 @@ def test_split_needs_two_episodes():
         split_episodes(np.zeros(5, int), 0.2, seed=0)
 
 
-def test_targets_are_standardised_on_training_rows_and_constant_ones_are_named(rng):
+def test_targets_are_standardised_on_training_rows_and_others_are_named(rng):
     columns = {"position": rng.normal(3.0, 5.0, (40, 2)), "fixed": np.full((40, 1), 2.0)}
+    columns["reward"] = rng.normal(size=(40, 2))
+    columns["reward"][35, 1] = np.nan  # of a held-out row
     train = np.arange(30)
-    targets, constant = standardised_targets(columns, train)
-    assert constant == ["fixed"]
+    targets, left_out = standardised_targets(columns, train)
+    assert left_out == ["fixed (nothing varies)", "reward (not finite in 1 rows)"]
     np.testing.assert_allclose(targets["position"][train].mean(axis=0), 0.0, atol=1e-6)
     np.testing.assert_allclose(targets["position"][train].std(axis=0), 1.0, atol=1e-6)
 
@@ -130,6 +132,16 @@ def test_effective_rank_counts_the_dimensions_in_use(rng):
     plane = isotropic[:, :2] @ rng.normal(size=(2, 6)).astype(np.float32)
     assert effective_rank(plane) <= 2.0 + 1e-6
     assert effective_rank(np.ones((10, 4), np.float32)) == 1.0
+
+
+def test_effective_rank_is_the_one_that_training_logs(rng):
+    diagnostics = pytest.importorskip("lewm.training.diagnostics")
+    import torch
+
+    latents = (rng.normal(size=(300, 12)) * np.geomspace(1.0, 0.01, 12)).astype(np.float32)
+    assert effective_rank(latents) == pytest.approx(
+        diagnostics.effective_rank(torch.from_numpy(latents)), rel=1e-6
+    )
 
 
 def test_principal_plane_finds_the_two_widest_directions(rng):

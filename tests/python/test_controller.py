@@ -137,6 +137,23 @@ def test_options_out_of_range_are_refused(
         lewm.Controller(planner, **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"replan_every": 2.5}, TypeError, "replan_every: expected an int, got 2.5"),
+        ({"replan_every": "1"}, TypeError, "replan_every: expected an int, got '1'"),
+        ({"context": 2.0}, ValueError, "context: expected an int of at least 1, got 2.0"),
+        ({"warm_start": 1}, TypeError, "warm_start: expected True or False, got 1"),
+    ],
+)
+def test_options_of_other_types_are_refused(
+    planner: lewm.Planner, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        lewm.Controller(planner, **options)
+    assert lewm.Controller(planner, replan_every=np.int64(1), warm_start=np.True_).needs_plan  # type: ignore[arg-type]
+
+
 def test_what_is_no_frame_goal_or_planner_is_refused(planner: lewm.Planner) -> None:
     with pytest.raises(TypeError, match=r"planner: expected a lewm\.Planner, got Model"):
         lewm.Controller(planner.model)  # type: ignore[arg-type]

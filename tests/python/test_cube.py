@@ -93,8 +93,9 @@ def test_oracle_carries_the_cube_to_the_goal() -> None:
     assert reached >= 2
 
 
-def test_oracle_depends_on_its_generator_alone(env: CubeEnv) -> None:
-    policy = CubeEnv.policies["oracle"]()
+@pytest.mark.parametrize("name", ["oracle", "disturbed_oracle"])
+def test_oracle_depends_on_its_generator_alone(env: CubeEnv, name: str) -> None:
+    policy = CubeEnv.policies[name]()
     start, actions = env.get_state(), []
     for global_seed in (0, 1):
         np.random.seed(global_seed)
@@ -106,6 +107,40 @@ def test_oracle_depends_on_its_generator_alone(env: CubeEnv) -> None:
             env.step(taken[-1])
         actions.append(np.array(taken))
     np.testing.assert_array_equal(*actions)
+
+
+@pytest.mark.parametrize(("name", "least", "most"), [("oracle", 0, 0), ("disturbed_oracle", 10, 60)])
+def test_disturbances_are_steady(env: CubeEnv, name: str, least: int, most: int) -> None:
+    """The oracle's noise is fresh on every step; a disturbance repeats its action, inside the box."""
+    policy = CubeEnv.policies[name]()
+    policy.reset(env, np.random.default_rng(1))
+    actions = []
+    for _ in range(200):
+        actions.append(policy.act(env))
+        env.step(actions[-1])
+    taken = np.array(actions)
+    assert np.abs(taken).max() <= 1.0
+    inside = np.abs(taken[1:]) < 1.0  # a clipped 1.0 may repeat by itself
+    repeated = (inside & (np.diff(taken, axis=0) == 0)).sum(axis=0)
+    assert (repeated >= least).all() and (repeated <= most).all(), repeated
+
+
+def test_a_disturbed_oracle_drops_the_cube_on_the_way(env: CubeEnv) -> None:
+    """Which the oracle does not: that is what a model has to learn from it."""
+    falls = {}
+    for name in ("oracle", "disturbed_oracle"):
+        falls[name], policy = 0, CubeEnv.policies[name]()
+        for seed in range(3):
+            env.reset(seed=seed)
+            policy.reset(env, np.random.default_rng(seed))
+            heights = []
+            for _ in range(env.max_episode_steps):
+                env.step(policy.act(env))
+                heights.append(env.get_state()[CUBE][2])
+            falls[name] += int(
+                (np.diff(heights) < -0.03).sum()
+            )  # m in a step: faster than the hand goes down
+    assert falls["disturbed_oracle"] > falls["oracle"]
 
 
 def test_same_seed_same_episode() -> None:

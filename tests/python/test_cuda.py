@@ -191,8 +191,10 @@ class TestOnAGpu:
 
     def test_torch_tensors_stay_on_the_gpu(self, models: tuple[lewm.Model, lewm.Model]) -> None:
         torch = pytest.importorskip("torch")
-        frames = torch.zeros(2, CONFIG.image_size, CONFIG.image_size, 3, dtype=torch.uint8, device="cuda")
+        shape = (2, CONFIG.image_size, CONFIG.image_size, 3)
+        frames = torch.randint(256, shape, dtype=torch.uint8, device="cuda")
         stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             latents = models[1].encode(frames)
         stream.synchronize()

@@ -231,7 +231,7 @@ host_gpu.install()
 import torch, lewm
 from lewm.nn import sigreg_cuda
 module = sys.modules["lewm.nn.sigreg"]  # not the function of that name
-assert sigreg_cuda.available()
+assert sigreg_cuda.available(torch.device("cpu"))
 # CPU tensors stand in for CUDA ones: their memory is what the kernels get, and the CPU's operators are the CUDA ones.
 torch.cuda.device_of = lambda tensor: contextlib.nullcontext()
 module._core, module._sums_plain, module._sigreg_plain = None, module._sums_cuda, module._sigreg_cuda
@@ -249,7 +249,7 @@ np.savez(out, value=value.detach().numpy(), gradient=mine.grad.numpy())
 
 
 @needs_host_module
-@pytest.mark.parametrize("parts", ["9", "4,5", "2,1,6"])
+@pytest.mark.parametrize("parts", ["9", "4,5", "2,1,6", "6,0,3"])
 def test_sigreg_on_cuda_tensors_over_ranks(tmp_path: Path, parts: str) -> None:
     torch = pytest.importorskip("torch")
     ranks = parts.split(",")

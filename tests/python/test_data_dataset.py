@@ -134,6 +134,37 @@ def test_batches_keep_the_order_asked_for(tmp_path: Path) -> None:
             data[outside]
 
 
+def test_indices_are_integers(tmp_path: Path) -> None:
+    data = TrajectoryDataset(write(tmp_path / "a.h5", columns_of()), FRAMES, SKIP)
+    torch.testing.assert_close(data[2:7:2]["action"], data[[2, 4, 6]]["action"])
+    assert data[[]]["pixels"].shape == (0, FRAMES, *FRAME)
+    for wrong in ([True, False], [0.5], np.zeros(len(data), bool)):
+        with pytest.raises(TypeError, match="indices: expected integers, got"):
+            data[wrong]
+
+
+def test_rows_of_no_episode_do_not_count(tmp_path: Path) -> None:
+    columns = columns_of()
+    unused = {
+        name: np.concatenate([values[:3], values]) for name, values in columns.items() if name[:3] != "ep_"
+    }
+    unused["action"][:3] = np.inf
+    offsets = columns["ep_offset"] + 3
+    path = write(tmp_path / "a.h5", {**columns, **unused, "ep_offset": offsets})
+    whole = TrajectoryDataset(write(tmp_path / "b.h5", columns), FRAMES, SKIP)
+    torch.testing.assert_close(TrajectoryDataset(path, FRAMES, SKIP)[5], whole[5])
+
+
+def test_a_file_let_go_of_is_closed(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", columns_of())
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        data = TrajectoryDataset(path, FRAMES, SKIP, in_memory=False)
+        data[0]
+        del data
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_a_split_is_by_episode_disjoint_and_repeatable(tmp_path: Path) -> None:
     path = write(tmp_path / "a.h5", columns_of((8,) * 20))
     data = TrajectoryDataset(path, FRAMES, SKIP)

@@ -265,6 +265,42 @@ def test_a_damaged_journal_changes_nothing(tmp_path: Path, damage) -> None:
     assert path.read_bytes() == before and not journal.exists()
 
 
+@pytest.mark.parametrize("column", ["action", "ep_len", "ep_offset"])
+def test_an_interrupted_episode_is_left_out(tmp_path: Path, column: str, monkeypatch) -> None:
+    """Ctrl-C while an episode is being written, wherever it comes: the file has those before it, and goes on."""
+    path, append = tmp_path / "a.h5", EpisodeWriter._append
+    episodes = [episode(7, seed) for seed in range(3)]
+
+    def interrupted(self, name: str, rows: np.ndarray, end: int) -> None:
+        if name == column:
+            raise KeyboardInterrupt
+        append(self, name, rows, end)
+
+    with pytest.raises(KeyboardInterrupt), EpisodeWriter(path) as writer:
+        writer.write_episodes(episodes[:2])
+        monkeypatch.setattr(EpisodeWriter, "_append", interrupted)
+        writer.write_episode(episodes[2])
+    monkeypatch.undo()
+    assert_holds(path, episodes[:2])
+    with EpisodeWriter(path) as writer:
+        assert writer.episodes == 2
+        writer.write_episode(episodes[2])
+    assert_holds(path, episodes)
+
+
+def test_other_data_sets_are_left_alone(tmp_path: Path) -> None:
+    """A value per episode, or one of the file, is no column."""
+    path = tmp_path / "a.h5"
+    with EpisodeWriter(path) as writer:
+        writer.write_episode(episode(7))
+    with h5py.File(path, "r+") as file:
+        file["ep_seed"], file["version"] = np.arange(1), 3
+        file.create_group("more")
+    with EpisodeWriter(path) as writer:
+        writer.write_episode(episode(5, 1))
+    assert EpisodeFile(path).columns == ["action", "pixels", "state"]
+
+
 _ENDLESS_WRITER = textwrap.dedent(
     """
     import sys

@@ -208,6 +208,8 @@ def test_actions_go_to_the_model_and_back(model: lewm.Model) -> None:
         ({"threads": 0}, ValueError, r"threads: expected 1\.\.1024 or None, got 0"),
         ({"threads": 2.0}, ValueError, "threads: expected"),
         ({"threads": True}, ValueError, "threads: expected"),
+        ({"device": None}, TypeError, "device: expected 'cpu', 'cuda' or 'cuda:N', got None"),
+        ({"frame_skip": 2.0}, ValueError, "frame_skip: expected an int of at least 1, got 2.0"),
         ({"device": "tpu"}, ValueError, "device: expected 'cpu', 'cuda' or 'cuda:N', got 'tpu'"),
         ({"device": "cuda:-1"}, ValueError, "device: expected 'cpu', 'cuda' or 'cuda:N', got 'cuda:-1'"),
         ({"isa": "sse"}, ValueError, "isa: expected one of scalar.*got 'sse'"),
@@ -220,6 +222,56 @@ def test_loading_with_other_settings_is_refused(
     lewm.save(synthetic.state(CONFIG), tmp_path / "model.safetensors", config=CONFIG)
     with pytest.raises(error, match=message):
         lewm.load(tmp_path / "model.safetensors", **arguments)
+
+
+def test_numpy_integers_are_integers(tmp_path: Path) -> None:
+    lewm.save(synthetic.state(CONFIG), tmp_path / "run", config=CONFIG)
+    (tmp_path / "run" / "lewm.json").unlink()
+    model = lewm.load(tmp_path / "run", threads=np.int64(1), frame_skip=np.int64(CONFIG.frame_skip))  # type: ignore[arg-type]
+    assert (model.threads, model.config.frame_skip) == (1, CONFIG.frame_skip)
+
+
+def test_a_model_is_only_saved_as_it_was_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lewm.save(synthetic.state(CONFIG), tmp_path / "model.safetensors", config=CONFIG)
+    model = lewm.load("model.safetensors", "fp32", 1)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    lewm.save(model, "copy.safetensors")
+    np.testing.assert_array_equal(
+        lewm.load("copy.safetensors", "fp32", 1).encode(FRAMES), model.encode(FRAMES)
+    )
+    lewm.save(synthetic.state(CONFIG, seed=5), tmp_path / "model.safetensors", config=CONFIG)
+    with pytest.raises(
+        lewm.Error, match=r"model\.safetensors: the file has changed since the model was loaded"
+    ):
+        lewm.save(model, "other.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(lewm.Error, match="the file has changed since"):
+        model.checkpoint()
+    assert not Path("other.safetensors").exists()
+
+
+def test_a_refused_rollout_leaves_the_model_as_it_was(model: lewm.Model) -> None:
+    fresh = lewm.Model.from_checkpoint(model.checkpoint(), "fp32", 1)
+    expected = fresh.rollout(LATENTS, ACTIONS, PAST)
+    with pytest.raises(ValueError, match=r"horizon: expected 1\.\.1048576, got 1048577"):
+        fresh.rollout(LATENTS[:1, :1], np.zeros((1, 1, (1 << 20) + 1, A), np.float32))
+    np.testing.assert_array_equal(fresh.rollout(LATENTS, ACTIONS, PAST), expected)
+
+
+def test_a_file_that_promises_more_layers_than_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    lewm.save(synthetic.state(CONFIG), path, config=CONFIG)
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    config = f'\\"predictor_depth\\": {CONFIG.predictor_depth}'.encode()
+    assert config in content
+    many = content.replace(config, b'\\"predictor_depth\\": 1048576')
+    grown = length + len(many) - len(content)
+    path.write_bytes(grown.to_bytes(8, "little") + many[8:])
+    with pytest.raises(lewm.Error, match=r"tensor .*layers\.2.*: missing"):
+        lewm.load(path)
 
 
 def test_auto_is_the_fastest_precision_that_keeps_latents() -> None:

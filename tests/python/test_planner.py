@@ -218,6 +218,8 @@ def test_costs_of_given_candidates(model: lewm.Model, make: Make) -> None:
         ({"momentum": 1.5}, ValueError, "momentum"),
         ({"cost": "discounted", "discount": -1.0}, ValueError, "discount"),
         ({"action_penalty": -1.0}, ValueError, "action_penalty"),
+        ({"method": "icem", "noise_exponent": 500.0}, ValueError, "noise_exponent: expected at most"),
+        ({"bounds": {"low": -1, "high": 1}}, ValueError, r"bounds: expected \(low, high\), got {"),
         ({"momentum": "0.1"}, TypeError, "momentum: expected a number, got '0.1'"),
     ],
 )
@@ -233,6 +235,19 @@ def test_fewer_candidates_than_context_blocks(model: lewm.Model, make: Make) -> 
     plan = few.plan_latents(LATENTS, GOAL_LATENTS, past_actions=PAST)
     expected = model.cost(LATENTS, GOAL_LATENTS, plan.actions[:, None], PAST)[:, 0]
     np.testing.assert_allclose(plan.cost, expected, rtol=1e-5)
+
+
+def test_a_deadline_and_a_mean_that_has_no_cost(model: lewm.Model, make: Make) -> None:
+    """What the cost function forbids lies in the middle of the elites: a candidate is returned."""
+
+    def hole(latents: Any, actions: Any, goal: Any) -> Any:
+        first = np.abs(np.asarray(actions)[:, 0, 0])
+        return np.where(first < 0.3, np.inf, first).astype(np.float32)
+
+    planner = make(model, samples=64, elites=30, iterations=1, horizon=H, cost=hole)
+    plan = planner.plan_latents(LATENTS[:1], GOAL_LATENTS[:1], past_actions=PAST[:1], deadline=60.0)
+    assert plan.iterations == 1 and abs(plan.actions[0, 0, 0]) >= 0.3
+    np.testing.assert_allclose(plan.cost, np.abs(plan.actions[:, 0, 0]))
 
 
 def test_a_planner_needs_a_model() -> None:

@@ -15,6 +15,7 @@ for module in ("torch", "gymnasium", "matplotlib", "imageio", "lewm._core"):
 import lewm
 from lewm.cli import main
 from lewm.cli import quickstart as command
+from lewm.data import EpisodeFile
 from lewm.envs import ENVIRONMENTS, environment_class
 from lewm.quickstart import Settings, default_settings, quickstart
 from lewm.training import make_config
@@ -74,6 +75,41 @@ def test_a_finished_quickstart_is_not_trained_again(folder: Path, monkeypatch: p
     assert [line[:3] for line in said] == ["1/4", "2/4", "3/4", "4/4"]
     assert result.report == folder / "report.html"
     assert json.loads((folder / "evaluation" / "results.json").read_text())["results"] == before
+
+
+def test_a_quickstart_that_has_moved_trains_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its run names the data by the path of then; the data still lies beside it."""
+    settings = dataclasses.replace(SETTINGS, train={**SETTINGS.train, "checkpoint_every": 2})
+    train, first, second = lewm.train, tmp_path / "first", tmp_path / "second"
+
+    def interrupted(**options: object) -> None:
+        train(**{**options, "steps": 2})
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lewm, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            quickstart(first, settings, say=lambda line: None)
+    first.rename(second)
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            lewm,
+            "train",
+            lambda **options: train(**{**options, **({"steps": 4} if "resume" in options else {})}),
+        )
+        assert quickstart("second", settings, say=lambda line: None).report.is_file()
+
+
+def test_tasks_come_from_the_environments_own_policy(folder: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, policy="random")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lewm, "train", None)
+        with pytest.raises(TypeError):
+            quickstart(tmp_path, settings, say=lambda line: None)
+    policies = [EpisodeFile(tmp_path / name).attributes["policy"] for name in ("train.h5", "eval.h5")]
+    assert policies == ["random", EpisodeFile(folder / "eval.h5").attributes["policy"]]
+    assert policies[1] != "random"
 
 
 def test_its_model_is_evaluated_like_any_other(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

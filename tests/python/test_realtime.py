@@ -39,6 +39,13 @@ def test_realtime(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "process start to first action" in out and "spinning" not in out and "acts that plan" in out
 
 
+def test_realtime_of_a_model_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = tmp_path / "missing.safetensors"
+    assert main(["bench", str(missing), "--realtime", "--precision", "fp32", "--starts", "1"]) == 1
+    told = capsys.readouterr().err
+    assert f"no checkpoint at {missing}" in told and "Traceback" not in told
+
+
 def test_realtime_says_what_is_wrong(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", model, "--realtime", "--acts", "0"]) == 1
     assert "--acts: expected at least 1, got 0" in capsys.readouterr().err

@@ -144,6 +144,15 @@ def test_a_run_that_is_only_trained_says_what_would_make_the_rest(run, capsys):
     assert f"--out '{run / 'eval'}'" in text
 
 
+def test_agents_of_any_name_are_shown(run):
+    results = {protocol: {"mine": RATE, "other": {**RATE, "rate": 0.25}} for protocol in ("paper", "strict")}
+    settings = {name: value for name, value in SETTINGS.items() if name != "planner"}
+    (run / "eval" / "results.json").write_text(json.dumps({"settings": settings, "results": results}))
+    text = Page(write_html(run).read_text()).text
+    assert "success of mine, strict (40 tasks)" in text and "success of other, paper (40 tasks)" in text
+    assert "cloned policy" not in text and "random actions, strict" not in text
+
+
 def test_two_evaluations_are_told_apart(run):
     (run / "far").mkdir()
     (run / "far" / "results.json").write_text((run / "eval" / "results.json").read_text())

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ pytest.importorskip("h5py")
 pytest.importorskip("yaml")
 
 import lewm
+from lewm.data import EpisodeFile, EpisodeWriter
 from lewm.data.batches import ahead
 from lewm.nn import LeWM
 from lewm.training import read_metrics
@@ -149,7 +151,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
     monkeypatch.setattr(LeWM, "loss", poisoned)
     changes = {"log_every": 100, "val_every": 100}
     with pytest.raises(
-        lewm.Error, match=r"the loss of step 7 is not finite; the last good checkpoint is .*last.pt"
+        lewm.Error,
+        match=r"the loss or its gradient is not finite at step 7; the last good checkpoint is .*last.pt",
     ):
         lewm.train(data=data, out=tmp_path / "run", **{**TINY_RUN, **changes})
     content = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
@@ -187,6 +190,74 @@ def test_resume_errors(whole_run, data, tmp_path):
     torch.save({"step": 3}, tmp_path / "checkpoints" / "last.pt")
     with pytest.raises(lewm.Error, match="expected a training checkpoint of version 1, got None"):
         lewm.train(resume=tmp_path)
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run(data, tmp_path, monkeypatch):
+    computed = LeWM.loss
+
+    class Poison(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, loss):
+            return loss.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad * float("inf")
+
+    def poisoned(self, *args, **kwargs):
+        out = computed(self, *args, **kwargs)
+        poisoned.calls += 1
+        return {**out, "loss": Poison.apply(out["loss"])} if poisoned.calls == 4 else out
+
+    poisoned.calls = 0
+    monkeypatch.setattr(LeWM, "loss", poisoned)
+    changes = {"log_every": 100, "val_every": 100}
+    with pytest.raises(lewm.Error, match="not finite at step 4; no checkpoint was written before"):
+        lewm.train(data=data, out=tmp_path / "run", **{**TINY_RUN, **changes})
+
+
+def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(data, tmp_path):
+    """Also where validations and checkpoints fall on different steps."""
+    changes = {"val_every": 5, "checkpoint_every": 7, "steps": 13}
+    run = lewm.train(data=data, out=tmp_path / "run", **{**TINY_RUN, **changes})
+    validated = {
+        int(row["step"]): row["val_loss"] for row in read_metrics(run.metrics_file) if "val_loss" in row
+    }
+    assert list(validated) == [5, 10, 13]
+    best = read_checkpoint(tmp_path / "run" / "checkpoints" / "best.pt")
+    assert best["step"] == min(validated, key=validated.get)
+    assert best["best_val_loss"] == pytest.approx(min(validated.values()))
+
+
+def test_a_resumed_run_keeps_to_what_it_began_with(data, tmp_path):
+    mine = tmp_path / "mine.h5"
+    mine.write_bytes(data.read_bytes())
+    run = tmp_path / "run"
+    lewm.train(data=mine, out=run, **{**TINY_RUN, "steps": 3})
+    for changes, message in (
+        ({"seed": 1}, "seed: expected 0 as in the checkpoint, got 1"),
+        ({"val_fraction": 0.4}, "val_fraction: expected"),
+        ({"objective": "gcbc"}, "objective: expected 'lewm' as in the checkpoint, got 'gcbc'"),
+        ({"encoder": "module:factory"}, "encoder: expected '' as in the checkpoint"),
+        ({"out": tmp_path / "other"}, "out: expected none beside resume"),
+        ({"overwrite": True}, "overwrite: expected none beside resume"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            lewm.train(resume=run, **changes)
+    with closing(EpisodeFile(mine)) as held:
+        episode = {name: held.read(name, 0, int(held.lengths[0])) for name in held.columns}
+    with EpisodeWriter(mine) as writer:
+        writer.write_episode(episode)
+    with pytest.raises(ValueError, match=r"data: expected the \d+ training windows, and actions, that"):
+        lewm.train(resume=run, steps=4)
+    assert lewm.train(resume=run, steps=4, data=data).steps == 4
+
+
+def test_large_seeds_train(data, tmp_path):
+    run = lewm.train(data=data, out=tmp_path / "run", **{**TINY_RUN, "steps": 1, "seed": 2**63 - 1})
+    assert run.steps == 1
+    with pytest.raises(ValueError, match=r"seed: expected less than 2\^63, got"):
+        lewm.train(data=data, out=tmp_path / "other", **{**TINY_RUN, "seed": 2**63})
 
 
 def test_settings_that_contradict_the_data_are_named(data, tmp_path):

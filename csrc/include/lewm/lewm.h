@@ -12,6 +12,7 @@
  *   - Different handles may be used by different threads at once, over one model too; one handle by one thread at a
  *     time. What only reads a model is for any thread at any time.
  *   - There is no global state, and no exception leaves the library. Its own threads have all signals blocked.
+ *   - Calls need 256 KiB of the calling thread's stack.
  *   - After fork() the child may use and destroy the handles on which no call was running: they then work on the
  *     calling thread alone, and a background planner only answers with what was finished before.
  *   - Functions of the caller (log, cost) must return: no exception, no longjmp. They must not use the handle that
@@ -363,8 +364,9 @@ LEWM_API void lewm_planner_destroy(lewm_planner* planner);
 LEWM_API lewm_status lewm_planner_set_stream(lewm_planner* planner, void* stream);
 
 /* Fails on numbers that are not finite, and with LEWM_NO_FINITE_COST when fewer candidates of a problem than elites
- * have a finite cost. With a deadline it is late by one tile of candidates at most, and returns no worse than the warm
- * start, however short the time. */
+ * have a finite cost. With a deadline it returns no worse than the warm start, however short the time, and is late by
+ * one tile of candidates at most (on a GPU: by one iteration); what cannot be cut is encoding the frames and evaluating
+ * each problem's start once. */
 LEWM_API lewm_status lewm_plan(lewm_planner* planner, const lewm_plan_request* request, lewm_plan_result* result);
 /* The same from pixels. frames: [B, C, image_size, image_size, 3] uint8 RGB; goals: [B, image_size, image_size, 3].
  * Goals that are those of the call before are not encoded again. */

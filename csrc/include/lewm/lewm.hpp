@@ -298,7 +298,8 @@ namespace detail {
 // A plan's arrays, and the C struct that points to them.
 class PlanBuffer {
  public:
-  PlanBuffer(const lewm_model_info& info, const lewm_planner_config& config) {
+  // config: of a planner that exists, so that its sizes have been checked.
+  void resize(const lewm_model_info& info, const lewm_planner_config& config) {
     plan_.actions.resize(static_cast<std::size_t>(config.horizon * info.block_dim));
   }
   lewm_plan_result result() {
@@ -338,11 +339,12 @@ struct PlanOptions {
 class Planner {
  public:
   explicit Planner(const Model& model, const lewm_planner_config& config = planner_config())
-      : info_(model.info()), frame_size_(model.frame_size()), buffer_(info_, config) {
+      : info_(model.info()), frame_size_(model.frame_size()) {
     const lewm_planner_config one = detail::one_problem(config);
     lewm_planner* planner = nullptr;
     detail::check(lewm_planner_create(model.get(), &one, &planner));
     handle_.reset(planner);
+    buffer_.resize(info_, one);
   }
 
   // frames: [C, image_size, image_size, 3] uint8 RGB, oldest first; goal: [image_size, image_size, 3]. The plan is
@@ -404,11 +406,12 @@ class Planner {
 class BackgroundPlanner {
  public:
   explicit BackgroundPlanner(const Model& model, const lewm_planner_config& config = planner_config())
-      : info_(model.info()), frame_size_(model.frame_size()), buffer_(info_, config) {
+      : info_(model.info()), frame_size_(model.frame_size()) {
     const lewm_planner_config one = detail::one_problem(config);
     lewm_background* background = nullptr;
     detail::check(lewm_background_create(model.get(), &one, &background));
     handle_.reset(background);
+    buffer_.resize(info_, one);
   }
 
   // frame, goal: [image_size, image_size, 3] uint8 RGB. warm_start: [blocks, A]. Returns the request's ticket.

@@ -106,14 +106,10 @@ def _encode(model: Model, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _numeric_columns(file: EpisodeFile) -> list[str]:
-    rows = int((file.offsets + file.lengths).max(initial=0))
     return [
         name
         for name in file.columns
-        if name not in _NOT_PHYSICAL
-        and file.handle[name].dtype.kind in "fiu"
-        and file.handle[name].ndim <= 2
-        and len(file.handle[name]) >= rows
+        if name not in _NOT_PHYSICAL and file.handle[name].dtype.kind in "fiu" and file.handle[name].ndim <= 2
     ]
 
 

@@ -102,26 +102,30 @@ def angles_as_waves(columns: Mapping[str, NDArray[Any]], angles: Collection[str]
 def standardised_targets(
     columns: Mapping[str, NDArray[Any]], train: NDArray[np.intp]
 ) -> tuple[dict[str, Array], list[str]]:
-    """Targets with mean 0 and deviation 1 over the training rows; dimensions that do not vary are left out.
+    """Targets with mean 0 and deviation 1 over the training rows; dimensions that do not vary are left out, and
+    columns that have a NaN or an infinity in some row.
 
     Args:
         columns: name -> (N, width) or (N,).
         train: rows that the mean and the deviation are taken from.
 
     Returns:
-        name -> (N, varying width) float32, and the names that nothing varies in.
+        name -> (N, varying width) float32, and of every column left out its name and why.
     """
     targets: dict[str, Array] = {}
-    constant: list[str] = []
+    left_out: list[str] = []
     for name, values in columns.items():
         matrix = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
+        if not np.isfinite(matrix).all():
+            left_out.append(f"{name} (not finite in {(~np.isfinite(matrix).all(axis=1)).sum()} rows)")
+            continue
         mean, std = matrix[train].mean(axis=0), matrix[train].std(axis=0)
         varying = std > 1e-6 * (1.0 + np.abs(mean))
         if varying.any():
             targets[name] = ((matrix - mean) / np.where(varying, std, 1.0))[:, varying].astype(np.float32)
         else:
-            constant.append(name)
-    return targets, constant
+            left_out.append(f"{name} (nothing varies)")
+    return targets, left_out
 
 
 def pixel_components(frames: NDArray[np.uint8], train: NDArray[np.intp], width: int, seed: int) -> Array:

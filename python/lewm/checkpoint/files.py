@@ -10,6 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from lewm.arrays import at_least
 from lewm.checkpoint import safetensors
 from lewm.checkpoint.atomic import replace_file
 from lewm.checkpoint.contents import (
@@ -48,6 +49,8 @@ def read_checkpoint(path: str | os.PathLike[str], frame_skip: int | None = None)
         lewm.Error: a file is truncated, contradicts itself or another, or is of another kind.
         ValueError: ``frame_skip`` does not fit the checkpoint.
     """
+    if frame_skip is not None:
+        frame_skip = at_least("frame_skip", frame_skip)
     weights = _weights_file(Path(path))
     metadata: dict[str, str] = {}
     if weights.suffix == ".safetensors":

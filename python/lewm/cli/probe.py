@@ -77,15 +77,15 @@ def run(args: argparse.Namespace) -> int:
         )
         angles = _angles(args, data)
         data = replace(data, columns=angles_as_waves(data.columns, angles))
-        scores, constant = probe_all(model, data, args, bars)
+        scores, left_out = probe_all(model, data, args, bars)
     geometry = {
         "straightness": straightness(data.latents, data.episode),
         "effective_rank": effective_rank(data.latents),
         "latent_dim": model.config.latent_dim,
     }
     print(format_scores(scores))
-    if constant:
-        print(f"left out, nothing varies: {', '.join(constant)}")
+    if left_out:
+        print(f"left out: {', '.join(left_out)}")
     print(
         f"temporal straightness {geometry['straightness']:.3f}, "
         f"effective rank {geometry['effective_rank']:.1f} of {model.config.latent_dim}"
@@ -104,11 +104,11 @@ def run(args: argparse.Namespace) -> int:
 def probe_all(
     model: lewm.Model, data: EncodedEpisodes, args: argparse.Namespace, bars: ProgressBars
 ) -> tuple[list[ProbeScore], list[str]]:
-    """Scores of the model's latents and, unless told otherwise, of the two controls; and the constant columns."""
+    """Scores of the model's latents and, unless told otherwise, of the two controls; and what was left out."""
     split = split_episodes(data.episode, args.held_out, args.seed)
-    targets, constant = standardised_targets(data.columns, split.train)
+    targets, left_out = standardised_targets(data.columns, split.train)
     if not targets:
-        raise ValueError(f"columns: nothing to probe, none of {list(data.columns)} varies")
+        raise ValueError(f"columns: nothing to probe, left out: {', '.join(left_out) or 'all'}")
     features = {"latents": data.latents}
     if not args.no_controls:
         untrained = random_weights(model, args.seed)
@@ -128,7 +128,7 @@ def probe_all(
             seed=args.seed,
             progress=lambda text: bars("probe", next(done), fits),
         )
-    return scores, constant
+    return scores, left_out
 
 
 def format_scores(scores: list[ProbeScore]) -> str:

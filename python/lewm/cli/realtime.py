@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 import lewm
 from lewm import _core
 from lewm.cli.flops import candidate_flops, encode_flops
+from lewm.errors import Error
 
 __all__ = ["add_arguments", "run"]
 
@@ -147,8 +148,11 @@ def _start(settings: dict[str, Any]) -> tuple[float, float]:
     # CLOCK_MONOTONIC is one clock for all processes.
     begun = time.clock_gettime(time.CLOCK_MONOTONIC)
     command = [sys.executable, "-m", "lewm.cli.realtime", json.dumps(settings)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    done, resident = map(float, output.split())
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        reason = (process.stderr.strip().splitlines() or [f"exit status {process.returncode}"])[-1]
+        raise Error(f"{settings['path']}: the process that acts once failed: {reason}")
+    done, resident = map(float, process.stdout.split())
     return done - begun, resident
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,9 @@ def run(args: argparse.Namespace) -> int:
         result = train(files[0] if files else None, preset=preset, resume=args.resume, **overrides)
         folder = result.folder
     finally:
-        if folder and Path(folder).is_dir() and os.environ.get("RANK", "0") == "0":
-            remember_command(Path(folder), args.command_line)
+        if isinstance(folder, (str, Path)) and Path(folder).is_dir() and os.environ.get("RANK", "0") == "0":
+            with suppress(OSError):  # whatever ended the training is what there is to say
+                remember_command(Path(folder), args.command_line)
     if os.environ.get("RANK", "0") == "0":
         print(f"{result.steps} steps done: {result.model_file}", file=sys.stderr)
     return 0

@@ -168,9 +168,12 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
         """First rows in the file of these windows, (B,).
 
         Raises:
-            IndexError: an index is not that of a window.
+            IndexError: an index is not that of a window. TypeError: it is no integer.
         """
-        index = np.asarray(indices, dtype=np.int64)
+        index = np.asarray(indices)
+        if index.dtype.kind not in "iu" and index.size:
+            raise TypeError(f"indices: expected integers, got {index.dtype}")
+        index = index.astype(np.int64)
         count = self.num_windows
         if index.size and (index.min() < -count or index.max() >= count):
             raise IndexError(f"window {index.min()} to {index.max()} of {count}")
@@ -182,8 +185,10 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
     @overload
     def __getitem__(self, index: int) -> dict[str, Tensor]: ...
     @overload
-    def __getitem__(self, index: Sequence[int]) -> dict[str, Tensor]: ...
-    def __getitem__(self, index: int | Sequence[int]) -> dict[str, Tensor]:
+    def __getitem__(self, index: Sequence[int] | slice) -> dict[str, Tensor]: ...
+    def __getitem__(self, index: int | Sequence[int] | slice) -> dict[str, Tensor]:
+        if isinstance(index, slice):
+            index = range(*index.indices(len(self)))
         if isinstance(index, (int, np.integer)):
             return {name: values[0] for name, values in self.batch([int(index)]).items()}
         return self.batch(index)
@@ -214,7 +219,7 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
         else:
             self.file.read_frames("pixels", starts, self.frames, self.frame_skip, pixels.numpy())
         steps = starts[:, None] + np.arange(self.span)
-        blocks = self._actions[steps].reshape(len(starts), self.frames, -1)
+        blocks = self._actions[steps].reshape(len(starts), self.frames, self.frame_skip * self.action_dim)
         extra = {name: torch.from_numpy(values[rows]) for name, values in self._extra.items()}
         return {"pixels": pixels, "action": torch.from_numpy(blocks), **extra}
 
@@ -263,9 +268,8 @@ def _read_actions(file: EpisodeFile) -> NDArray[np.float32]:
     np.add.at(used, file.offsets, 1)
     np.add.at(used, file.offsets + file.lengths, -1)
     in_episode = np.cumsum(used)[:-1] > 0
-    bad = np.flatnonzero(
-        (in_episode & ~last & ~np.isfinite(actions).all(axis=1)) | np.isinf(actions).any(axis=1)
-    )
+    unusable = np.where(last, np.isinf(actions).any(axis=1), ~np.isfinite(actions).all(axis=1))
+    bad = np.flatnonzero(in_episode & unusable)
     if len(bad):
         episode = int(np.flatnonzero((file.offsets <= bad[0]) & (bad[0] < file.offsets + file.lengths))[0])
         raise Error(

@@ -53,8 +53,12 @@ class EpisodeFile:
 
     @property
     def columns(self) -> list[str]:
-        """Names of the columns."""
-        return sorted(name for name, item in self.handle.items() if _is_column(name, item))
+        """Names of the columns: data sets that have a row for every step."""
+        return sorted(
+            name
+            for name, item in self.handle.items()
+            if _is_column(name, item) and item.ndim and len(item) >= self._rows
+        )
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -75,12 +79,16 @@ class EpisodeFile:
         item = self.handle.get(name)
         if not _is_column(name, item):
             raise Error(f"{self.path}: no column {name!r}, there are {self.columns}")
-        needed = int((self.offsets + self.lengths).max(initial=0))
-        if item.ndim == 0 or len(item) < needed:
+        if item.ndim == 0 or len(item) < self._rows:
             raise Error(
-                f"{self.path}: {name} has {len(item) if item.ndim else 0} rows, the episodes need {needed}"
+                f"{self.path}: {name} has {len(item) if item.ndim else 0} rows, the episodes need {self._rows}"
             )
         return item
+
+    @property
+    def _rows(self) -> int:
+        """Rows that the episodes take."""
+        return int((self.offsets + self.lengths).max(initial=0))
 
     # ---- rows ----------------------------------------------------------------------------------------------
 
@@ -175,6 +183,10 @@ class EpisodeFile:
             if self._descriptor >= 0:
                 os.close(self._descriptor)
         self._handle, self._descriptor = None, -1
+
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", -1) >= 0 and self._process == os.getpid():
+            os.close(self._descriptor)  # h5py's handle closes itself
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_handle": None, "_descriptor": -1, "_process": -1}

@@ -233,6 +233,10 @@ class JournaledFile(io.RawIOBase):
         self._pages.clear()
         self._committed = self._size
 
+    def sync(self) -> None:
+        """Waits until the committed state is on the disk; what was written since is not committed."""
+        os.fsync(self._descriptor)
+
     def _write_journal(self, durable: bool) -> None:
         records = b"".join(
             _RECORD.pack(page * self._PAGE, len(content)) + content

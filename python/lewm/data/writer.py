@@ -34,8 +34,8 @@ class EpisodeWriter:
         path: the file; its folder must exist.
         compression: of the images: "none", "gzip", "lzf" or "blosc" (LZ4, by hdf5plugin). Other columns are small and
             stay as they are.
-        attributes: of the file, such as the environment's id, the frame size and the seed: numbers and
-        strings. overwrite: replace an existing file instead of continuing it.
+        attributes: of the file, such as the environment's id, the frame size and the seed: numbers and strings.
+        overwrite: replace an existing file instead of continuing it.
 
     Raises:
         ValueError: ``compression`` is unknown, or an existing file's attributes differ.
@@ -64,6 +64,7 @@ class EpisodeWriter:
         self._columns: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
         self._episodes = 0
         self._rows = 0
+        self._half_written = False  # an episode: the file's state is not to be committed
         self._lock: WriterLock | None = WriterLock(self.path)
         try:
             apply_journal(self.path)
@@ -94,8 +95,8 @@ class EpisodeWriter:
                 as NaN if it is left out. Further columns are numbers.
 
         Raises:
-            ValueError: lengths differ, a column is missing, new or of another shape, or an action is not
-            finite. TypeError: pixels are not uint8, or a column does not hold numbers.
+            ValueError: lengths differ, a column is missing, new or of another shape, or an action is not finite.
+            TypeError: pixels are not uint8, or a column does not hold numbers.
         """
         if self._lock is None:
             raise ValueError("write_episode: the writer is closed")
@@ -106,6 +107,7 @@ class EpisodeWriter:
         length = len(arrays["action"])
         end = self._rows + length
         self._open_file()
+        self._half_written = True
         for name, array in arrays.items():
             self._append(name, array, end)
         self._append("ep_len", np.array([length]), self._episodes + 1)
@@ -113,6 +115,7 @@ class EpisodeWriter:
         self._commit()
         self._rows = end
         self._episodes += 1
+        self._half_written = False
         return self._episodes - 1
 
     def write_episodes(self, episodes: Iterable[Mapping[str, ArrayLike]]) -> None:
@@ -121,11 +124,14 @@ class EpisodeWriter:
             self.write_episode(columns)
 
     def close(self) -> None:
-        """Finishes the file and waits for the disk. Closing twice is fine."""
+        """Finishes the file and waits for the disk; an episode that failed half-way is left out. Twice is fine."""
         try:
             if self._file is not None and self._journal is not None:
                 self._file.close()
-                self._journal.commit(durable=True)
+                if self._half_written:
+                    self._journal.sync()
+                else:
+                    self._journal.commit(durable=True)
         finally:
             self._file, self._datasets = None, {}
             if self._journal is not None:
@@ -204,12 +210,13 @@ class EpisodeWriter:
             if not np.array_equal(offsets, ends[:-1]):
                 raise Error(f"{self.path}: ep_len and ep_offset do not describe episodes laid end to end")
             self._episodes, self._rows = len(lengths), int(ends[-1])
-            for name in (name for name in file if name not in _BOOKKEEPING):
-                if len(file[name]) < self._rows:
-                    raise Error(
-                        f"{self.path}: {name} has {len(file[name])} rows, its episodes need {self._rows}"
-                    )
-                self._columns[name] = (file[name].shape[1:], file[name].dtype)
+            for name, item in file.items():
+                if name in _BOOKKEEPING or not isinstance(item, h5py.Dataset) or item.ndim == 0:
+                    continue
+                if len(item) >= self._rows:
+                    self._columns[name] = (item.shape[1:], item.dtype)
+                elif name in ("pixels", "action"):
+                    raise Error(f"{self.path}: {name} has {len(item)} rows, its episodes need {self._rows}")
 
     def _require_same_attributes(self, file: h5py.File) -> None:
         for name, value in self._attributes.items():

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lewm.envs.base import Frame, GoalEnv, Policy, RandomPolicy, State
-from lewm.envs.cube_policies import OraclePolicy
+from lewm.envs.cube_policies import DisturbedOraclePolicy, OraclePolicy
 
 try:
     import mujoco
@@ -70,7 +70,11 @@ class CubeEnv(GoalEnv):
         "block_yaw": 1,
     }
     angle_columns: ClassVar[frozenset[str]] = frozenset({"effector_yaw", "block_yaw"})
-    policies: ClassVar[Mapping[str, Callable[[], Policy]]] = {"oracle": OraclePolicy, "random": RandomPolicy}
+    policies: ClassVar[Mapping[str, Callable[[], Policy]]] = {
+        "oracle": OraclePolicy,
+        "disturbed_oracle": DisturbedOraclePolicy,
+        "random": RandomPolicy,
+    }
     perturbations: ClassVar[tuple[str, ...]] = ("colour", "teleport")
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Data policies of Cube: OGBench's own data-collection heuristic."""
+"""Data policies of Cube: OGBench's own data-collection heuristic, and the same one disturbed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["OraclePolicy"]
+__all__ = ["DisturbedOraclePolicy", "OraclePolicy"]
 
 _NOISE_BY_DIMENSION = np.array([1.0, 1.0, 1.0, 3.0, 10.0])
 
@@ -30,11 +30,14 @@ class OraclePolicy:
 
     def act(self, env: Any) -> NDArray[np.float32]:
         """See `Policy.act`."""
+        return np.clip(self._intend(env), -1.0, 1.0).astype(np.float32)
+
+    def _intend(self, env: Any) -> NDArray[np.float64]:
         if self._oracle.done:
             self._aim(env._cube_pose(self._rng))
         info = {**env.observe(), **self._target}
-        action = self._oracle.select_action(None, info) + self._rng.normal(0.0, self._scale)
-        return np.clip(action, -1.0, 1.0).astype(np.float32)
+        intended: NDArray[np.float64] = self._oracle.select_action(None, info)
+        return intended + self._rng.normal(0.0, self._scale)
 
     def _aim(self, pose: NDArray[np.float64]) -> None:
         """Starts the oracle anew with the target ``pose``: position and quaternion, (7,)."""
@@ -46,6 +49,37 @@ class OraclePolicy:
             "privileged/target_block_yaw": np.array([yaw]),
         }
         self._oracle.reset(None, self._target)
+
+
+class DisturbedOraclePolicy(OraclePolicy):
+    """The oracle, but now and then the hand, or the gripper, does something random and steady for a while.
+
+    The oracle opens its gripper only where it means to put the cube down, so its own episodes do not show what opening
+    it elsewhere does, and a planner then trusts a model in plans that drop the cube. Here the cube is dropped, on the
+    way too, and picked up again.
+    """
+
+    chance = 0.025  # per step, of a disturbance of the hand, and as much of the gripper
+    shortest, longest = 5, 10  # steps that a disturbance lasts
+
+    _PARTS = (slice(0, 4), slice(4, 5))  # of an action: the hand's motion, the gripper's
+
+    def reset(self, env: Any, rng: np.random.Generator) -> None:
+        """See `Policy.reset`."""
+        super().reset(env, rng)
+        self._left = [0 for _ in self._PARTS]  # steps that the present disturbance goes on
+        self._disturbance = np.zeros(5)
+
+    def _intend(self, env: Any) -> NDArray[np.float64]:
+        action = super()._intend(env)
+        for n, part in enumerate(self._PARTS):
+            if not self._left[n] and self._rng.random() < self.chance:
+                self._left[n] = int(self._rng.integers(self.shortest, self.longest + 1))
+                self._disturbance[part] = self._rng.uniform(-1.0, 1.0, part.stop - part.start)
+            if self._left[n]:
+                self._left[n] -= 1
+                action[part] = self._disturbance[part]
+        return action
 
 
 def _seeded_oracle(rng: np.random.Generator) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,7 @@ class Parts:
                 }
                 outcome = Outcome(arrays["success"], arrays["steps"], arrays["final_states"], films)
                 return outcome, float(arrays["seconds"])
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
 
     def save(self, seed: int, agent: str, part: int, outcome: Outcome, seconds: float) -> None:

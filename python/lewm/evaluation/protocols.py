@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import lewm
+from lewm.arrays import at_least
 from lewm.data.episode_file import EpisodeFile
 from lewm.envs import GoalEnv, environment_class
 from lewm.evaluation.agents import Agent, CloningAgent, PlanningAgent, RandomAgent
@@ -154,7 +155,7 @@ def evaluate(
         if agent == "gcbc":
             make_agent, settings = _cloning(model)
         else:
-            make_agent, settings = _planning(model, seeds, replan_every, context, planner)
+            make_agent, settings = _planning(model, _checked_seeds(seeds), replan_every, context, planner)
 
         def agents(seed: int) -> dict[str, Agent]:
             space = environment.action_space
@@ -194,7 +195,7 @@ def _planning(
         planner = lewm.Planner(model, seed=seed, **options)
         return PlanningAgent(model, planner, replan_every=replan_every, context=context)
 
-    first = lewm.Planner(model, seed=seeds[0] if seeds else 0, **options)
+    first = lewm.Planner(model, seed=seeds[0], **options)
     bounds = options.get("bounds")
     settings = {
         "agent": "planner",
@@ -249,12 +250,9 @@ def evaluate_agents(
 
     ``identity`` is what decides the outcomes and is not among the settings: ``parts`` of another one are not used.
     """
-    budget = default_budget(goal_offset) if budget is None else budget
-    for name, value in (("episodes", episodes), ("goal_offset", goal_offset), ("budget", budget)):
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, got {value}")
-    if not seeds:
-        raise ValueError("seeds: expected at least one")
+    episodes, goal_offset = at_least("episodes", episodes), at_least("goal_offset", goal_offset)
+    budget = default_budget(goal_offset) if budget is None else at_least("budget", budget)
+    seeds = _checked_seeds(seeds)
     evaluation = Evaluation(
         {
             "env": env.env_id,
@@ -349,6 +347,13 @@ def _labelled(progress: Progress | None, label: str) -> Callable[[int, int], Non
     if progress is None:
         return None
     return lambda done, total: progress(label, done, total)
+
+
+def _checked_seeds(seeds: Sequence[int]) -> list[int]:
+    checked = [at_least("seeds", seed, 0) for seed in seeds]
+    if not checked:
+        raise ValueError("seeds: expected at least one")
+    return checked
 
 
 def _named_environment(file: EpisodeFile) -> str:

@@ -218,7 +218,7 @@ class _Run:
             self._tile(self._mean[:, None], cost, 0, 1)
             self._mean_cost = np.where(self._mean_known, self._mean_cost, cost[:, 0])
         if self._limited:
-            self._settle_for_initial()
+            self._settle()
         return Found(
             self._mean, self._mean_cost, self._elite_cost, self._std, self._rank, iterations=self._completed
         )
@@ -326,12 +326,16 @@ class _Run:
                 self._mean_cost[problem] = cost[problem, order[0]]
                 self._mean_known[problem] = True
 
-    def _settle_for_initial(self) -> None:
-        """The warm start where the plan is worse."""
+    def _settle(self) -> None:
+        """The warm start where the plan is worse; the best candidate where neither has a finite cost."""
         worse = np.isfinite(self._initial_cost) & ~(self._mean_cost <= self._initial_cost)
         self._mean[worse], self._mean_cost[worse] = self._initial[worse], self._initial_cost[worse]
+        lost = ~np.isfinite(self._mean_cost) & np.isfinite(self._best_cost)
+        self._mean[lost], self._mean_cost[lost] = self._best[lost], self._best_cost[lost]
         for problem in np.flatnonzero(~np.isfinite(self._mean_cost)):
-            raise _fewer_costs(int(problem), 0, self._search._samples, self._search._elites)
+            raise Error(
+                f"problem {problem}: neither the start nor a candidate evaluated in time has a finite cost"
+            )
 
 
 def _fewer_costs(problem: int, found: int, samples: int, needed: int) -> Error:

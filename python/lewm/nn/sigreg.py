@@ -295,14 +295,14 @@ def _sigreg_cpu(z, directions, seed, num_proj, knots, t_max, sums, total, gradie
 
 
 def _sums_cuda(z, directions, seed, num_proj, knots, t_max):
-    if z.dtype not in _COMPILED_DTYPES or not sigreg_cuda.available():
+    if z.dtype not in _COMPILED_DTYPES or not sigreg_cuda.available(z.device):
         return _sums_plain(z, directions, seed, num_proj, knots, t_max)
     with torch.cuda.device_of(z):
         return sigreg_cuda.sums(z, _directions(z, directions, seed, num_proj), knots, t_max)
 
 
 def _sigreg_cuda(z, directions, seed, num_proj, knots, t_max, sums, total, gradient_scale, needs_gradient):
-    if z.dtype not in _COMPILED_DTYPES or not sigreg_cuda.available():
+    if z.dtype not in _COMPILED_DTYPES or not sigreg_cuda.available(z.device):
         return _sigreg_plain(
             z, directions, seed, num_proj, knots, t_max, sums, total, gradient_scale, needs_gradient
         )

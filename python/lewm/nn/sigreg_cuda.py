@@ -11,6 +11,8 @@ import functools
 import torch
 from torch import Tensor
 
+from lewm.errors import Error
+
 try:
     from lewm import _core
 except ImportError:  # lewm used from its sources, without a build
@@ -20,9 +22,15 @@ __all__ = ["available", "gradient", "statistic", "sums"]
 
 
 @functools.cache
-def available() -> bool:
-    """Whether the CUDA module can be used."""
-    return _core is not None and _core.cuda_module()[0] > 0
+def available(device: torch.device) -> bool:
+    """Whether the CUDA module works on a device; it may hold no code for a GPU of that generation."""
+    if _core is None or _core.cuda_module()[0] == 0:
+        return False
+    try:
+        statistic(torch.zeros(1, 1, 2, 2, dtype=torch.float64, device=device), total=1.0, t_max=1.0)
+    except Error:
+        return False
+    return True
 
 
 def _stream(device: torch.device) -> int:

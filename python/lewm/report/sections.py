@@ -30,7 +30,7 @@ _RESULTS_PICTURES = (
 
 def header(sources: Sources) -> str:
     """Title and the figures that matter."""
-    env = next((read_json(path)["settings"].get("env", "") for path in sources.evaluations), "")
+    env = next((_field(path, "settings").get("env", "") for path in sources.evaluations), "")
     return (
         f"<h1>{escape(sources.title)}</h1>\n"
         + html.paragraph(f"lewm report{' · ' + env if env else ''}", "soft")
@@ -53,11 +53,18 @@ def sections(sources: Sources) -> Iterator[tuple[str, str, str]]:
 def _glance(sources: Sources) -> list[tuple[str, str]]:
     values = []
     for path in sources.evaluations[:1]:
-        for protocol in ("strict", "paper"):
-            rate = _field(path, "results", protocol, "model")
-            values.append((f"{100 * rate['rate']:.1f}%", f"success, {protocol} ({rate['trials']} tasks)"))
-        random = _field(path, "results", "strict", "random")
-        values.append((f"{100 * random['rate']:.1f}%", "random actions, strict"))
+        strict, paper = (_field(path, "results", protocol) for protocol in ("strict", "paper"))
+        for agent in strict:
+            if agent == "random":
+                continue
+            whose = "" if agent == "model" else f" of {agent}"
+            for protocol, rates in (("strict", strict), ("paper", paper)):
+                rate = rates[agent]
+                values.append(
+                    (f"{100 * rate['rate']:.1f}%", f"success{whose}, {protocol} ({rate['trials']} tasks)")
+                )
+        if "random" in strict:
+            values.append((f"{100 * strict['random']['rate']:.1f}%", "random actions, strict"))
     if sources.metrics:
         last = sources.metrics[-1]
         values.append((f"{last['step']:,.0f}", "optimiser steps"))
@@ -130,7 +137,7 @@ def _evaluation(sources: Sources, path: Path) -> str:
 
 def _planner_words(settings: dict[str, Any]) -> str:
     if "planner" not in settings:
-        return "Actions of a cloned policy."
+        return "Actions of a cloned policy." if settings.get("agent") == "gcbc" else ""
     planner = settings["planner"]
     words = [
         f"{name} {planner[name]}"

@@ -120,6 +120,7 @@ class TrainConfig:
             "seed",
         ):
             _require(getattr(self, name) >= 0, name, "at least 0", self)
+        _require(self.seed < 2**63, "seed", "less than 2^63", self)
         for name in ("lr", "clip"):
             _require(getattr(self, name) > 0, name, "more than 0", self)
         for name in ("dropout", "emb_dropout", "val_fraction", "warmup"):

@@ -31,7 +31,7 @@ class WindowOrder:
         """Windows of one rank in one step, counted from 0; the ranks' shares are disjoint and make up the batch."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed((self._seed << 20) + epoch)
+            generator = torch.Generator().manual_seed(((self._seed << 20) + epoch) % 2**63)
             self._order = torch.randperm(self.windows, generator=generator)
             self._epoch = epoch
         first = position * self.batch_size

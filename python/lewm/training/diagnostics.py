@@ -9,10 +9,10 @@ __all__ = ["effective_rank", "latent_diagnostics"]
 
 
 def effective_rank(latents: Tensor) -> float:
-    """Directions that the latents (N, D) spread over: exp of the entropy of the covariance's normalised spectrum.
+    """Directions that latents (N, D) spread over: exp of the entropy of their normalised singular values, once centred.
 
     Between 1 (all on a line; also when all are equal) and min(N - 1, D). Source: Roy and Vetterli, "The effective
-    rank", EUSIPCO 2007, on the centred latents' singular values.
+    rank", EUSIPCO 2007.
     """
     centred = latents.double() - latents.double().mean(0)
     spectrum = torch.linalg.svdvals(centred)

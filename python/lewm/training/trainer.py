@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -66,7 +67,7 @@ class Trainer:
         replaced = self._bf16 and not config.compile
         self._products = bf16_products(ranks.device) if replaced else nullcontext()
         self._clock = _Clock(0, 0.0)
-        self._unhealthy = torch.full((), -1, device=ranks.device)  # the first step whose loss is not finite
+        self._unhealthy = torch.full((), -1, device=ranks.device)  # the first step that was not finite
 
         torch.manual_seed(config.seed)
         self.model = self._make_model()
@@ -115,30 +116,30 @@ class Trainer:
                     metrics = self._train_step(batch)
                     stop = self.ranks.any(signals.received is not None)
                     ending = stop or self.step == self.steps
-                    row = self._measure(metrics, ending, validate=not stop)
+                    row = self._measure(metrics, ending)
                     if log:
                         log.advance()
                         if row:
                             log.write(row)
-                    if self._checkpoint_due(ending):
-                        self._save(row.get("val_loss"))
+                    if self._validation_due() or self._checkpoint_due(ending):
+                        self._save(row.get("val_loss"), ending)
                     if stop:
                         signals.end()
         finally:
             if log:
                 log.close()
 
-    def _measure(self, metrics: Mapping[str, Tensor], ending: bool, validate: bool) -> dict[str, float]:
-        """The log's row for the step just done, {} if none is due. Raises lewm.Error if a loss was not finite."""
+    def _measure(self, metrics: Mapping[str, Tensor], ending: bool) -> dict[str, float]:
+        """The log's row for the step just done, {} if none is due. Raises lewm.Error if a step was not finite."""
         config = self.config
         row: dict[str, float] = {}
         log_due = ending or self.step % config.log_every == 0
-        if log_due or self._checkpoint_due(ending):
+        if log_due or self._validation_due() or self._checkpoint_due(ending):
             self._require_finite()
         if log_due:
             row = self.ranks.mean({key: float(value) for key, value in metrics.items()})
             row["steps_per_second"] = self._clock.rate(self.step)
-        if validate and (ending or self.step % config.val_every == 0):
+        if self._validation_due():
             row |= self.validate()
         if row:
             row |= {
@@ -147,6 +148,9 @@ class Trainer:
                 "seconds": self.seconds,
             }
         return row
+
+    def _validation_due(self) -> bool:
+        return self.step == self.steps or self.step % self.config.val_every == 0
 
     def _checkpoint_due(self, ending: bool) -> bool:
         every, keep = self.config.checkpoint_every, self.config.keep_every
@@ -166,7 +170,8 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         loss = out["loss"].detach()
-        self._unhealthy = torch.where((self._unhealthy < 0) & ~loss.isfinite(), self.step, self._unhealthy)
+        finite = loss.isfinite() & grad_norm.isfinite()
+        self._unhealthy = torch.where((self._unhealthy < 0) & ~finite, self.step, self._unhealthy)
         self.step += 1
         self.seconds = self._clock.seconds()
         terms = {name: value for name, value in out.items() if name.endswith("_loss")}
@@ -227,14 +232,16 @@ class Trainer:
         return read_batches(self.train_data, indices, workers=self.config.workers, pin=pin, reuse=True)
 
     def _require_finite(self) -> None:
-        """Raises lewm.Error, on all ranks, if the loss of any step so far was not finite."""
+        """Raises lewm.Error, on all ranks, if the loss or the gradient of any step so far was not finite."""
         step = int(self._unhealthy)
         if not self.ranks.any(step >= 0):
             return
         last = self.folder / LAST_CHECKPOINT
         kept = f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint was written before"
         where = f"step {step + 1}" if step >= 0 else "another rank"
-        raise Error(f"the loss of {where} is not finite; {kept}. A lower lr or precision=fp32 may help.")
+        raise Error(
+            f"the loss or its gradient is not finite at {where}; {kept}. A lower lr or precision=fp32 may help."
+        )
 
     # State
 
@@ -248,8 +255,8 @@ class Trainer:
             self.folder, self.steps, self.step, tensorboard=config.tensorboard, progress=config.progress
         )
 
-    def _save(self, val_loss: float | None) -> None:
-        """Writes the checkpoints that are due; a collective."""
+    def _save(self, val_loss: float | None, ending: bool) -> None:
+        """Writes the checkpoints that are due, and best.pt if ``val_loss`` is the lowest so far; a collective."""
         generators = self.ranks.gather(rng_state(self.ranks.device))
         if not self.ranks.first:
             return
@@ -257,22 +264,32 @@ class Trainer:
         if improved:
             assert val_loss is not None
             self.best_val_loss = val_loss
+        due = self._checkpoint_due(ending)
+        if not due and not improved:
+            return
         content = {
             "step": self.step,
             "seconds": self.seconds,
             "best_val_loss": self.best_val_loss,
             "config": dataclasses.asdict(self.config),
+            "windows": len(self.train_data),
+            "action_scaling": dict(self.train_data.action_scaling),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generators": generators,
         }
-        write_checkpoint(self.folder / LAST_CHECKPOINT, content)
         if improved:
             write_checkpoint(self.folder / BEST_CHECKPOINT, content)
+        if not due:
+            return
+        write_checkpoint(self.folder / LAST_CHECKPOINT, content)
         if self.config.keep_every and self.step % self.config.keep_every == 0:
             write_checkpoint(self.folder / "checkpoints" / f"step_{self.step:08d}.pt", content)
 
     def _restore(self, content: dict[str, Any]) -> None:
+        """Takes a checkpoint over. Raises ValueError naming a setting that may not change in a run and has."""
+        _require_same_run(content["config"], self.config)
+        self._require_same_data(content)
         saved = LeWMConfig.from_dict(content["config"]["model"])
         if saved != self.config.model:
             changed = next(
@@ -294,6 +311,19 @@ class Trainer:
             restore_rng(generators[self.ranks.rank], self.ranks.device)
         else:  # another number of ranks: fresh generators, so that no two ranks draw the same dropout
             torch.manual_seed(_rank_seed(self.config.seed, self.step, self.ranks.rank))
+
+    def _require_same_data(self, content: Mapping[str, Any]) -> None:
+        if "windows" not in content:  # written before checkpoints said
+            return
+        began, now = content["windows"], len(self.train_data)
+        scalings = content["action_scaling"], self.train_data.action_scaling
+        if began != now or not all(
+            np.allclose(scalings[0][key], scalings[1][key]) for key in ("mean", "std")
+        ):
+            raise ValueError(
+                f"data: expected the {began} training windows, and actions, that the run began with, found {now} in "
+                f"{self.config.data}; a file that has changed or grown needs a new run"
+            )
 
 
 class _Clock:
@@ -348,6 +378,19 @@ def _open_data(config: TrainConfig) -> tuple[TrajectoryDataset, TrajectoryDatase
     """Windows of the training and of the validation episodes."""
     data = TrajectoryDataset(config.data, config.frames, config.model.frame_skip)
     return data.split(config.val_fraction, config.seed) if config.val_fraction else (data, None)
+
+
+def _require_same_run(saved: Mapping[str, Any], config: TrainConfig) -> None:
+    """Raises ValueError if the settings would train another model, or on other windows, than the saved ones."""
+    for name in ("encoder", "seed", "val_fraction"):
+        if name in saved and saved[name] != getattr(config, name):
+            raise ValueError(
+                f"{name}: expected {saved[name]!r} as in the checkpoint, got {getattr(config, name)!r}"
+            )
+    if (saved["objective"] == CLONING) != (config.objective == CLONING):
+        raise ValueError(
+            f"objective: expected {saved['objective']!r} as in the checkpoint, got {config.objective!r}"
+        )
 
 
 def _with_data_sizes(config: TrainConfig, data: TrajectoryDataset) -> TrainConfig:

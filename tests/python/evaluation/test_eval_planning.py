@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("gymnasium")
-pytest.importorskip("h5py")
+h5py = pytest.importorskip("h5py")
 
 from evaluation_support import SIZE
 
@@ -21,6 +21,7 @@ from lewm.evaluation import (
     PlanningAgent,
     evaluate,
     run_tasks,
+    write_report,
 )
 
 OPTIONS = {"samples": 16, "elites": 4, "iterations": 2, "horizon": 3}
@@ -80,7 +81,17 @@ def test_parts_do_not_matter(model, episodes: EpisodeFile, monkeypatch) -> None:
     assert {call[2] for call in calls} == {total} and max(call[1] for call in calls) <= total
 
 
-def test_an_interrupted_evaluation_goes_on(model, episodes: EpisodeFile, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"damaged",
+        lambda content: content[: len(content) // 2],
+        lambda content: content.replace(b"success", b"succ\0ss"),
+    ],
+)
+def test_an_interrupted_evaluation_goes_on(
+    model, episodes: EpisodeFile, tmp_path: Path, monkeypatch, damage
+) -> None:
     from lewm.evaluation import protocols
 
     monkeypatch.setattr(protocols, "TASKS_PER_PART", 20)
@@ -98,7 +109,8 @@ def test_an_interrupted_evaluation_goes_on(model, episodes: EpisodeFile, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         evaluate(model, episodes.path, **options)
     resumed = True
-    (tmp_path / "parts" / "0_model_0001.npz").write_bytes(b"damaged")
+    finished = tmp_path / "parts" / "0_model_0001.npz"
+    finished.write_bytes(damage(finished.read_bytes()))
     result = evaluate(model, episodes.path, **options)
     parts = -(-len(result.seeds[0].tasks) // 20)
     assert ran[:3] == [0, 20, 40] and len(ran) == 2 * parts + 1, (
@@ -116,6 +128,24 @@ def test_an_interrupted_evaluation_goes_on(model, episodes: EpisodeFile, tmp_pat
         options.update(other)  # one setting more than the parts were made with
         evaluate(model, episodes.path, **options)
         assert len(ran) == 2 * parts, f"parts made with other settings than {other} were used"
+
+
+def test_seeds_and_counts_may_be_numpys(model, episodes: EpisodeFile, tmp_path: Path) -> None:
+    options = {"episodes": np.int64(3), "budget": np.int32(5), **OPTIONS}
+    result = evaluate(model, episodes.path, seeds=np.arange(2), **options)
+    write_report(result, TwoRoomEnv(SIZE), tmp_path)
+    settings = json.loads((tmp_path / "results.json").read_text())["settings"]
+    assert (settings["seeds"], settings["episodes"], settings["budget"]) == ([0, 1], 3, 5)
+
+
+def test_files_with_other_data_sets_are_evaluated(model, episodes: EpisodeFile, tmp_path: Path) -> None:
+    path = tmp_path / "episodes.h5"
+    path.write_bytes(episodes.path.read_bytes())
+    with h5py.File(path, "r+") as file:
+        file["ep_seed"], file["version"] = np.arange(episodes.episodes), 3
+    options = {"episodes": 3, "budget": 5, **OPTIONS}
+    ours, plain = (evaluate(model, file, **options) for file in (path, episodes.path))
+    same_outcomes(ours, plain)
 
 
 def test_torch_searches_like_the_core(model, episodes: EpisodeFile) -> None:
