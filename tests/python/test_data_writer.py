@@ -301,6 +301,16 @@ def test_other_data_sets_are_left_alone(tmp_path: Path) -> None:
     assert EpisodeFile(path).columns == ["action", "pixels", "state"]
 
 
+def test_a_file_that_cannot_grow_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        for name, values in episode(7).items():
+            file[name] = values
+        file["ep_len"], file["ep_offset"] = np.array([7]), np.array([0])
+    with pytest.raises(lewm.Error, match="was not made to grow, the file cannot be continued"):
+        EpisodeWriter(path)
+
+
 _ENDLESS_WRITER = textwrap.dedent(
     """
     import sys

@@ -230,9 +230,11 @@ def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(data, tmp_pat
 
 
 def test_a_resumed_run_keeps_to_what_it_began_with(data, tmp_path):
-    mine = tmp_path / "mine.h5"
-    mine.write_bytes(data.read_bytes())
-    run = tmp_path / "run"
+    mine, run = tmp_path / "mine.h5", tmp_path / "run"
+    with closing(EpisodeFile(data)) as held, EpisodeWriter(mine) as writer:
+        for first, length in zip(held.offsets.tolist(), held.lengths.tolist(), strict=True):
+            episode = {name: held.read(name, first, first + length) for name in held.columns}
+            writer.write_episode(episode)
     lewm.train(data=mine, out=run, **{**TINY_RUN, "steps": 3})
     for changes, message in (
         ({"seed": 1}, "seed: expected 0 as in the checkpoint, got 1"),
@@ -244,8 +246,6 @@ def test_a_resumed_run_keeps_to_what_it_began_with(data, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             lewm.train(resume=run, **changes)
-    with closing(EpisodeFile(mine)) as held:
-        episode = {name: held.read(name, 0, int(held.lengths[0])) for name in held.columns}
     with EpisodeWriter(mine) as writer:
         writer.write_episode(episode)
     with pytest.raises(ValueError, match=r"data: expected the \d+ training windows, and actions, that"):

@@ -214,6 +214,8 @@ class EpisodeWriter:
                 if name in _BOOKKEEPING or not isinstance(item, h5py.Dataset) or item.ndim == 0:
                     continue
                 if len(item) >= self._rows:
+                    if item.maxshape[0] is not None:
+                        raise Error(f"{self.path}: {name} was not made to grow, the file cannot be continued")
                     self._columns[name] = (item.shape[1:], item.dtype)
                 elif name in ("pixels", "action"):
                     raise Error(f"{self.path}: {name} has {len(item)} rows, its episodes need {self._rows}")

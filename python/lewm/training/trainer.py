@@ -51,6 +51,9 @@ class Trainer:
     def __init__(self, config: TrainConfig, ranks: Ranks, *, resume: bool = False):
         self.ranks = ranks
         self.folder = Path(config.out)
+        content = read_checkpoint(self.folder / LAST_CHECKPOINT) if resume else None
+        if content is not None:
+            _require_same_run(content["config"], config)
         if config.batch_size % ranks.world:
             raise ValueError(
                 f"batch_size: expected a multiple of {ranks.world} ranks, got {config.batch_size}"
@@ -72,8 +75,8 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.model = self._make_model()
         self.optimizer = make_optimizer(self.model.parameters(), config.lr, config.weight_decay)
-        if resume:
-            self._restore(read_checkpoint(self.folder / LAST_CHECKPOINT))
+        if content is not None:
+            self._restore(content)
         else:
             torch.manual_seed(_rank_seed(config.seed, 0, ranks.rank))
         self._wrapped = self._wrap()
@@ -287,8 +290,7 @@ class Trainer:
             write_checkpoint(self.folder / "checkpoints" / f"step_{self.step:08d}.pt", content)
 
     def _restore(self, content: dict[str, Any]) -> None:
-        """Takes a checkpoint over. Raises ValueError naming a setting that may not change in a run and has."""
-        _require_same_run(content["config"], self.config)
+        """Takes a checkpoint over. Raises ValueError naming a size that has changed, or the data."""
         self._require_same_data(content)
         saved = LeWMConfig.from_dict(content["config"]["model"])
         if saved != self.config.model:
