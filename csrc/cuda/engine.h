@@ -66,8 +66,8 @@ struct Search {
   const Weights& weights;
 
  private:
-  void begin(const PlanArguments& arguments, cudaStream_t stream);
   struct Recorded;
+  void begin(const PlanArguments& arguments, cudaStream_t stream);
   void iterate(cudaStream_t stream);
   void run_iterations(PlanArguments& arguments, Recorded& iteration, cudaStream_t stream);
   void evaluate_means(std::int64_t completed, cudaStream_t stream);

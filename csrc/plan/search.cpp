@@ -165,7 +165,6 @@ void Search::State::begin(const PlanRequest& request) {
   std::copy_n(mean.data(), request.problems * elements, initial.data());
   std::fill_n(std.data(), request.problems * elements, options.std_init);
   std::fill_n(mean_known.data(), request.problems, std::uint8_t{0});
-  if (limited()) std::fill_n(cost.data(), request.problems * samples, kNotEvaluated);
   std::fill_n(elite_cost.data(), request.problems, std::nanf(""));
   std::fill_n(initial_cost.data(), request.problems, std::nanf(""));
   std::fill_n(elite_rank.data(), request.problems * elites, -1);
@@ -216,10 +215,7 @@ Outcome Search::State::iterate(Objective& objective, const PlanRequest& request,
   const std::int64_t problems = request.problems;
   const std::int64_t tiles = (samples + chunk - 1) / chunk;
   std::atomic<Outcome> outcome{Outcome::complete};
-  if (limited()) {
-    std::fill_n(cost.data(), problems * samples, kNotEvaluated);
-    std::fill(slowest_task.begin(), slowest_task.end(), 0.0);
-  }
+  std::fill(slowest_task.begin(), slowest_task.end(), 0.0);
   // The first tile of every problem comes first: it holds the mean.
   pool.run(tiles * problems, [&](std::int64_t task, int thread) {
     if (outcome.load(std::memory_order_relaxed) != Outcome::complete) return;
@@ -371,6 +367,7 @@ Status Search::State::refused() {
 Status Search::State::optimise(Objective& objective, const PlanRequest& request, std::int64_t& completed) {
   Prediction iteration_time;
   for (completed = 0; completed < options.iterations; ++completed) {
+    if (limited()) std::fill_n(cost.data(), request.problems * samples, kNotEvaluated);
     const double began = limited() ? seconds(options.clock) : 0;
     if (limited() && began + iteration_time.seconds() + reserve() > deadline_at) {
       if (completed == 0) no_task_fitted();

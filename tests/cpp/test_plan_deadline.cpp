@@ -1,7 +1,9 @@
 // Deadlines, on an injected clock that costs advance: a plan comes in time, is never worse than its warm start, and
 // stays the plan without a deadline where there is time for it.
 #include <atomic>
+#include <chrono>
 #include <limits>
+#include <thread>
 
 #include "check.h"
 #include "plan_support.h"
@@ -67,6 +69,14 @@ Planned plan_once(const PlannerOptions& options, Objective& objective, FakeClock
   return plan_with(search, options, objective, clock, request);
 }
 
+PlanRequest warm_request(const std::vector<float>& warm, const PlannerOptions& options, double deadline) {
+  PlanRequest request;
+  request.warm_start = warm.data();
+  request.warm_blocks = options.horizon;
+  request.deadline = deadline;
+  return request;
+}
+
 double warm_cost(const std::vector<float>& warm) { return static_cast<float>(valley(warm.data(), kElements, 0.5)); }
 
 }  // namespace
@@ -113,10 +123,7 @@ TEST(a_kernel_that_turns_slow_is_late_by_one_tile_at_most) {
     FormulaObjective objective =
         timed_valley(clock, [&](std::int64_t done) { return done < turning_point ? 0.0001 : slow; });
     std::vector<float> warm(kElements, 0.3f);
-    PlanRequest request;
-    request.warm_start = warm.data();
-    request.warm_blocks = options.horizon;
-    request.deadline = 0.04;
+    const PlanRequest request = warm_request(warm, options, 0.04);
     const Planned got = plan_once(options, objective, clock, request);
     CHECK(got.status == Status::ok);
     // The tile during which it happened, and the evaluation of the mean where that was not among its candidates.
@@ -138,10 +145,7 @@ TEST(no_time_returns_the_warm_start) {
       },
       static_cast<std::int64_t>(kElements), kTile);
   std::vector<float> warm(kElements, 0.3f);
-  PlanRequest request;
-  request.warm_start = warm.data();
-  request.warm_blocks = options.horizon;
-  request.deadline = 1.0;
+  const PlanRequest request = warm_request(warm, options, 1.0);
   ThreadPool pool(1);
   Search search(options, kBlockDim, kActionDim, pool);
   OwnedResult result(options, kBlockDim);
@@ -275,11 +279,8 @@ TEST(a_batch_with_a_deadline_gives_every_problem_a_plan) {
     options.problems = 5;
     FormulaObjective objective = timed_valley(clock, [](std::int64_t) { return 0.001; });
     std::vector<float> warm(5 * kElements, 0.3f);
-    PlanRequest request;
+    PlanRequest request = warm_request(warm, options, deadline);
     request.problems = 5;
-    request.warm_start = warm.data();
-    request.warm_blocks = options.horizon;
-    request.deadline = deadline;
     const Planned got = plan_once(options, objective, clock, request);
     CHECK(got.status == Status::ok);
     for (std::size_t b = 0; b < 5; ++b) {
@@ -305,28 +306,43 @@ TEST(nothing_finite_before_the_deadline_is_an_error) {
   CHECK(plan_once(options, objective, clock, request).status == Status::no_finite_cost);
 }
 
-// The clock jumps past the deadline while another thread takes the first tile: the warm start has no cost yet, and what
-// the others found is not known to be better.
-TEST(a_warm_start_that_was_not_evaluated_is_kept) {
+// A clock at which one of two threads waits, as if preempted, until the other has evaluated a task and time is up.
+struct PreemptingClock {
   FakeClock clock;
-  PlannerOptions options = options_with(clock);
-  std::vector<float> warm(kElements, 0.5f);
-  PlanRequest request;
-  request.warm_start = warm.data();
-  request.warm_blocks = options.horizon;
-  request.deadline = 1.0;
-  ThreadPool pool(2);
-  Search search(options, kBlockDim, kActionDim, pool);
-  for (int attempt = 0; attempt < 200; ++attempt) {
+  std::atomic<int> calls{0};
+  std::atomic<bool> evaluated{false};
+
+  static double read(void* self) {
+    auto& preempting = *static_cast<PreemptingClock*>(self);
+    constexpr int kFirstOfATask = 2;  // the iteration's own comes before
+    if (++preempting.calls == kFirstOfATask) {
+      for (int spin = 0; spin < 1000 && !preempting.evaluated; ++spin) {
+        std::this_thread::sleep_for(std::chrono::microseconds(100));
+      }
+    }
+    return preempting.clock.time.load();
+  }
+};
+
+// The thread that holds the warm start finds no time for it: what the others found is not known to be better.
+TEST(a_warm_start_that_was_not_evaluated_is_kept) {
+  const std::vector<float> warm(kElements, 0.5f);  // the best there is
+  for (int attempt = 0; attempt < 20; ++attempt) {
+    PreemptingClock preempting;
+    PlannerOptions options = options_with(preempting.clock);
+    options.clock = {&PreemptingClock::read, &preempting};
     FormulaObjective objective(
         [&](std::int64_t, const float* actions) {
-          clock.advance(2.0);
+          preempting.clock.time.store(110.0);
+          preempting.evaluated = true;
           return valley(actions, kElements, 0.5);
         },
         static_cast<std::int64_t>(kElements), kTile);
-    const Planned got = plan_with(search, options, objective, clock, request);
-    CHECK(got.status == Status::ok);
-    CHECK(got.result.cost[0] <= static_cast<float>(warm_cost(warm)));
+    ThreadPool pool(2);
+    Search search(options, kBlockDim, kActionDim, pool);
+    OwnedResult result(options, kBlockDim);
+    CHECK(search.run(objective, warm_request(warm, options, 1.0), 100.0, result.view) == Status::ok);
+    CHECK(result.cost[0] <= static_cast<float>(warm_cost(warm)));
   }
 }
 

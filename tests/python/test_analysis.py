@@ -134,16 +134,6 @@ def test_effective_rank_counts_the_dimensions_in_use(rng):
     assert effective_rank(np.ones((10, 4), np.float32)) == 1.0
 
 
-def test_effective_rank_is_the_one_that_training_logs(rng):
-    diagnostics = pytest.importorskip("lewm.training.diagnostics")
-    import torch
-
-    latents = (rng.normal(size=(300, 12)) * np.geomspace(1.0, 0.01, 12)).astype(np.float32)
-    assert effective_rank(latents) == pytest.approx(
-        diagnostics.effective_rank(torch.from_numpy(latents)), rel=1e-6
-    )
-
-
 def test_principal_plane_finds_the_two_widest_directions(rng):
     latents = (rng.normal(size=(500, 5)) * [0.1, 5.0, 0.1, 2.0, 0.1]).astype(np.float32)
     plane, share = principal_plane(latents)

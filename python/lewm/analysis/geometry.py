@@ -35,13 +35,13 @@ def straightness(latents: Array, episode: NDArray[np.integer]) -> float:
 def effective_rank(latents: Array) -> float:
     """Directions that latents spread over, 1..D: exp of the entropy of their normalised singular values, once centred.
 
-    Source: Roy and Vetterli, "The effective rank", EUSIPCO 2007. Training logs the same (`lewm.training.diagnostics`).
+    1 also when all latents are equal. Source: Roy and Vetterli, "The effective rank", EUSIPCO 2007.
 
     Args:
         latents: (N, D), N >= 2.
     """
     centred = latents.astype(np.float64) - latents.mean(axis=0, dtype=np.float64)
-    spectrum = np.sqrt(np.linalg.eigvalsh(centred.T @ centred).clip(min=0.0))
+    spectrum = np.linalg.svd(centred, compute_uv=False)
     total = spectrum.sum()
     if total <= 0.0:
         return 1.0  # all latents are equal: a collapsed encoder

@@ -103,8 +103,9 @@ def _settings(
     if resume is not None:
         if config is not None or preset is not None:
             raise ValueError("resume: expected neither config nor preset beside it: they come from the run")
-        for name in {"out", "overwrite"} & set(overrides):
-            raise ValueError(f"{name}: expected none beside resume, which goes on in the run's folder")
+        for name in ("out", "overwrite"):
+            if name in overrides:
+                raise ValueError(f"{name}: expected none beside resume, which goes on in the run's folder")
         file = Path(resume) / "config.yaml"
         if not file.is_file():
             raise FileNotFoundError(f"{resume}: no run to resume: it has no config.yaml")

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+
+from lewm.analysis import geometry
 
 __all__ = ["effective_rank", "latent_diagnostics"]
 
 
 def effective_rank(latents: Tensor) -> float:
-    """Directions that latents (N, D) spread over: exp of the entropy of their normalised singular values, once centred.
-
-    Between 1 (all on a line; also when all are equal) and min(N - 1, D). Source: Roy and Vetterli, "The effective
-    rank", EUSIPCO 2007.
-    """
-    centred = latents.double() - latents.double().mean(0)
-    spectrum = torch.linalg.svdvals(centred)
-    total = spectrum.sum()
-    if total <= 0:
-        return 1.0
-    share = spectrum / total
-    return float(torch.exp(-(share * share.clamp_min(1e-30).log()).sum()))
+    """Directions that latents (N, D) spread over: see `lewm.analysis.geometry.effective_rank`."""
+    return geometry.effective_rank(latents.detach().float().cpu().numpy())
 
 
 def latent_diagnostics(latents: Tensor) -> dict[str, float]:
