@@ -23,7 +23,6 @@ import lewm
 import synthetic
 from lewm import _core
 from lewm.checkpoint import Checkpoint
-from lewm.cli.flops import candidate_flops, encode_flops
 
 CONFIG = synthetic.CASES["published"]
 LATENTS, GOAL, _, _ = golden.problem(CONFIG, 1)
@@ -64,20 +63,20 @@ def run(benchmark: Any, flop: float, peak: float, work: Callable[[], Any], round
 @pytest.mark.parametrize("n", [1, 8, 64])
 def test_encode(benchmark: Any, model: lewm.Model, peak: float, n: int) -> None:
     frames = np.resize(synthetic.frames(1, 2, CONFIG.image_size), (n, 224, 224, 3))
-    run(benchmark, n * encode_flops(CONFIG), peak, lambda: model.encode(frames), 3)
+    run(benchmark, n * model.encode_flops, peak, lambda: model.encode(frames), 3)
 
 
 @pytest.mark.parametrize("samples", [32, 64, 128, 300, 1024])
 def test_rollout_by_samples(benchmark: Any, model: lewm.Model, peak: float, samples: int) -> None:
     actions = synthetic.uniform(1, "actions", (1, samples, 5, CONFIG.block_dim))
-    flop = samples * candidate_flops(CONFIG, 5)
+    flop = samples * model.rollout_flops(5)
     run(benchmark, flop, peak, lambda: model.cost(LATENTS[:1], GOAL[:1], actions))
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 3, 5, 8, 12])
 def test_rollout_by_horizon(benchmark: Any, model: lewm.Model, peak: float, horizon: int) -> None:
     actions = synthetic.uniform(1, "actions", (1, 300, horizon, CONFIG.block_dim))
-    flop = 300 * candidate_flops(CONFIG, horizon)
+    flop = 300 * model.rollout_flops(horizon)
     run(benchmark, flop, peak, lambda: model.cost(LATENTS[:1], GOAL[:1], actions))
 
 
@@ -86,14 +85,14 @@ def test_plan_by_batch(benchmark: Any, model: lewm.Model, peak: float, problems:
     latents = synthetic.uniform(1, "latents", (problems, 1, CONFIG.latent_dim))
     goal = synthetic.uniform(1, "goal", (problems, CONFIG.latent_dim))
     planner = lewm.Planner(model, samples=100, elites=10, iterations=2)
-    flop = problems * 200 * candidate_flops(CONFIG, 5)
+    flop = problems * 200 * model.rollout_flops(5)
     run(benchmark, flop, peak, lambda: planner.plan_latents(latents, goal), 3)
 
 
 @pytest.mark.parametrize(("samples", "iterations"), [(32, 3), (64, 4), (300, 1), (300, 30)])
 def test_plan(benchmark: Any, model: lewm.Model, peak: float, samples: int, iterations: int) -> None:
     planner = lewm.Planner(model, samples=samples, elites=max(1, samples // 10), iterations=iterations)
-    flop = samples * iterations * candidate_flops(CONFIG, 5)
+    flop = samples * iterations * model.rollout_flops(5)
     rounds = 2 if samples * iterations > 1000 else 10
     run(benchmark, flop, peak, lambda: planner.plan_latents(LATENTS[:1], GOAL[:1]), rounds)
 
@@ -101,7 +100,7 @@ def test_plan(benchmark: Any, model: lewm.Model, peak: float, samples: int, iter
 @pytest.mark.parametrize("method", ["cem", "icem", "mppi", "predictive"])
 def test_plan_by_method(benchmark: Any, model: lewm.Model, peak: float, method: str) -> None:
     planner = lewm.Planner(model, method, samples=64, elites=8, iterations=4)
-    flop = 64 * 4 * candidate_flops(CONFIG, 5)
+    flop = 64 * 4 * model.rollout_flops(5)
     run(benchmark, flop, peak, lambda: planner.plan_latents(LATENTS[:1], GOAL[:1]), 5)
 
 
@@ -109,7 +108,7 @@ def test_plan_by_method(benchmark: Any, model: lewm.Model, peak: float, method: 
 def test_iteration_by_threads(benchmark: Any, model: lewm.Model, threads: int) -> None:
     planner = lewm.Planner(model, iterations=1, threads=threads)
     peak = _core.gemm_peak(model.precision, threads)
-    flop = 300 * candidate_flops(CONFIG, 5)
+    flop = 300 * model.rollout_flops(5)
     run(benchmark, flop, peak, lambda: planner.plan_latents(LATENTS[:1], GOAL[:1]), 3)
 
 
@@ -118,5 +117,5 @@ def test_iteration_by_tier(benchmark: Any, isa: str, precision: str) -> None:
     model = load(precision, isa=isa)
     planner = lewm.Planner(model, iterations=1)
     peak = _core.gemm_peak(precision, model.threads, isa)
-    flop = 300 * candidate_flops(CONFIG, 5)
+    flop = 300 * model.rollout_flops(5)
     run(benchmark, flop, peak, lambda: planner.plan_latents(LATENTS[:1], GOAL[:1]), 3)

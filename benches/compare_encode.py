@@ -25,7 +25,6 @@ import lewm  # noqa: E402
 import synthetic  # noqa: E402
 from lewm import _core  # noqa: E402
 from lewm.checkpoint import Checkpoint  # noqa: E402
-from lewm.cli.flops import encode_flops  # noqa: E402
 
 PUBLISHED = synthetic.CASES["published"]
 KINDS = ("fp32", "bf16", "compiled")
@@ -61,9 +60,8 @@ def main() -> None:
         f"torch {kind}": torch_encoder(kind) for kind in args.kinds
     }
     for precision in args.precision:
-        contestants[f"lewm {precision}"] = lewm.Model.from_checkpoint(
-            checkpoint, precision, args.threads, encoder_precision=precision
-        ).encode
+        model = lewm.Model.from_checkpoint(checkpoint, precision, args.threads, encoder_precision=precision)
+        contestants[f"lewm {precision}"] = model.encode
     print(f"torch {torch.__version__}, {_core.active_isa()}, {args.threads} threads")
     print(
         f"{'':<16}{'frames':>7}{'ms, best':>10}{'median':>9}{'GFLOP/s':>9}{'x torch fp32':>14}{'x best torch':>14}"
@@ -81,7 +79,7 @@ def main() -> None:
         best = {name: min(values) for name, values in seconds.items()}
         peers = [value for name, value in best.items() if name.startswith("torch")]
         for name, value in best.items():
-            rate = n * encode_flops(PUBLISHED) / value / 1e9
+            rate = n * model.encode_flops / value / 1e9
             eager = f"{best['torch fp32'] / value:>14.2f}" if "torch fp32" in best else f"{'':>14}"
             print(
                 f"{name:<16}{n:>7}{value * 1e3:>10.1f}{statistics.median(seconds[name]) * 1e3:>9.1f}{rate:>9.1f}{eager}"

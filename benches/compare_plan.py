@@ -4,7 +4,7 @@
 
 The two take turns, round by round, on the same threads, so that whatever else the machine does meets both; the shortest
 plan of each counts. The peer is the interpreter of an environment with benches/peers.txt. The floor is the arithmetic
-that a plan cannot do without (lewm.cli.flops), the peak this machine's measured matrix products.
+that a plan cannot do without (``Model.rollout_flops``), the peak this machine's measured matrix products.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ import lewm  # noqa: E402
 import synthetic  # noqa: E402
 from lewm import _core  # noqa: E402
 from lewm.checkpoint import Checkpoint  # noqa: E402
-from lewm.cli.flops import candidate_flops  # noqa: E402
 
 PUBLISHED = synthetic.CASES["published"]
 KINDS = ("fp32", "bf16", "compiled", "onnx")  # see peer_planner.py
@@ -80,6 +79,7 @@ class Ours:
         latents, goal, _, _ = golden.problem(PUBLISHED, 1)
         self._start = latents[:1], goal[:1]
         self.peak = _core.gemm_peak(precision, args.threads)
+        self.flop = args.iterations * args.samples * model.rollout_flops(args.horizon)
 
     def plan(self) -> float:
         """Seconds of one plan."""
@@ -102,7 +102,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     facts = peer.facts if peer else {}
     if peer:
         peer.close()
-    flop = args.iterations * args.samples * candidate_flops(PUBLISHED, args.horizon)
+    flop = next(iter(ours.values())).flop
     peaks = {name: contestant.peak for name, contestant in ours.items()}
     return {"isa": _core.active_isa(), "peer": facts, "flop": flop, "peaks": peaks, "seconds": seconds}
 

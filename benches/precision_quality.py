@@ -2,9 +2,10 @@
 
     python benches/precision_quality.py [MODEL DATA] [--problems 50] [--samples 300] [--iterations 30] [--seeds 2]
 
-Frames are encoded and plans found at the precision; their final cost is computed in fp32. Without a model: random
-weights of the published sizes. Rounding sends a search to another of its near-equal ends, as other noise does: compare
-the differences with those between the fp32 rows of two seeds, and judge the mean by its standard error.
+Frames are encoded in fp32, as `lewm.load` has it by default, and plans found at the precision; their final cost is
+computed in fp32. A second table has the reverse: frames encoded at the precision, plans found in fp32. Without a model:
+random weights of the published sizes. Rounding sends a search to another of its near-equal ends, as other noise does:
+compare the differences with those between the fp32 rows of two seeds, and judge the mean by its standard error.
 """
 
 from __future__ import annotations
@@ -31,6 +32,32 @@ def plan(problems: Problems, model: lewm.Model, args: argparse.Namespace, seed: 
     planner = lewm.Planner(model, samples=args.samples, elites=elites, iterations=args.iterations, seed=seed)
     ids = np.arange(len(problems))  # noise of their own for every problem
     return problems.score(planner.plan(problems.frames, problems.goals, problem_ids=ids).actions)
+
+
+def judge_encoders(problems: Problems, args: argparse.Namespace, exact_cost: float) -> None:
+    """Prints how far each encoder's latents are from fp32's, and what fp32 plans from and to them cost."""
+    frames = np.concatenate([problems.frames, problems.goals])
+    exact = problems.reference.encode(frames)
+    print(
+        "\n| encoder | cosine to fp32's latents: median | least | cost of fp32 plans, of fp32 |\n|---|---|---|---|"
+    )
+    for precision in _core.precisions(_core.active_isa()):
+        if precision == "fp32":
+            continue
+        model = lewm.Model.from_checkpoint(
+            problems.reference.checkpoint(), "fp32", encoder_precision=precision
+        )
+        cosines = np.sort(_cosines(model.encode(frames), exact))
+        cost = plan(problems, model, args, seed=0).mean()
+        print(
+            f"| {precision} | {np.median(cosines):.5f} | {cosines[0]:.5f} | {cost / exact_cost:.3f} |",
+            flush=True,
+        )
+
+
+def _cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    products: NDArray[np.float32] = (a * b).sum(-1)
+    return products / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
 
 
 def main() -> None:
@@ -73,6 +100,7 @@ def main() -> None:
             f"{precision}: {change.mean() / reference.mean():+.2%} +- {error / reference.mean():.2%} (standard error) "
             f"over {len(change)} plans"
         )
+    judge_encoders(problems, args, exact_cost=float(costs["fp32"][0].mean()))
 
 
 if __name__ == "__main__":

@@ -7,20 +7,6 @@
 
 using namespace model_bench;
 
-namespace {
-
-// Multiply-adds of one frame, twice. In the last layer only CLS has a query, an output and an MLP.
-double encoder_flops(const lewm::Config& c) {
-  const std::int64_t dim = c.encoder_dim, tokens = c.tokens(), mlp = 2 * dim * c.encoder_mlp_dim;
-  const std::int64_t attention = 2 * tokens * dim, token = 4 * dim * dim + mlp + attention;
-  const std::int64_t patches = c.patches() * 3 * c.patch_size * c.patch_size * dim;
-  const std::int64_t last = tokens * 2 * dim * dim + 2 * dim * dim + mlp + attention;
-  const std::int64_t head = c.projector_dim * (dim + c.latent_dim);
-  return 2.0 * static_cast<double>(patches + (c.encoder_depth - 1) * tokens * token + last + head);
-}
-
-}  // namespace
-
 int main(int argc, char** argv) {
   const Options options(argc, argv);
   const lewm::Config config;
@@ -32,7 +18,7 @@ int main(int argc, char** argv) {
   for (std::uint8_t& byte : frames) byte = static_cast<std::uint8_t>(generator.bits() >> 24);
   std::vector<float> latents(static_cast<std::size_t>(n * config.latent_dim));
 
-  const double work = static_cast<double>(n) * encoder_flops(config);
+  const double work = static_cast<double>(n * lewm::encode_flops(config));
   std::printf("%lld frames of %lldx%lld, %d threads: %.2f GFLOP\n", static_cast<long long>(n),
               static_cast<long long>(config.image_size), static_cast<long long>(config.image_size), pool.threads(),
               work * 1e-9);

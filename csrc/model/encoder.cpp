@@ -276,4 +276,13 @@ void Encoder::encode(const float* frames, std::int64_t n, float* latents) {
   workspace_->encode(pool_, frames, n, latents);
 }
 
+std::int64_t encode_flops(const Config& c) {
+  const std::int64_t dim = c.encoder_dim, tokens = c.tokens(), mlp = 2 * dim * c.encoder_mlp_dim;
+  const std::int64_t attention = 2 * tokens * dim, token = 4 * dim * dim + mlp + attention;
+  const std::int64_t patches = c.patches() * 3 * c.patch_size * c.patch_size * dim;
+  const std::int64_t last = tokens * 2 * dim * dim + 2 * dim * dim + mlp + attention;
+  const std::int64_t head = c.projector_dim * (dim + c.latent_dim);
+  return 2 * (patches + (c.encoder_depth - 1) * tokens * token + last + head);
+}
+
 }  // namespace lewm

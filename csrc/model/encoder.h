@@ -28,4 +28,8 @@ class Encoder {
   std::unique_ptr<Workspace> workspace_;
 };
 
+// Floating-point operations of the products that encoding a frame costs, counting a multiply-add as two. In the last
+// layer only CLS has a query, an output and an MLP.
+std::int64_t encode_flops(const Config& config);
+
 }  // namespace lewm

@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "model/rollout_schedule.h"
 #include "python/bindings.h"
 #include "python/model_handle.h"
 
@@ -198,6 +199,13 @@ void bind_model(nb::module_& module) {
           [](const ModelHandle& handle) { return std::string(precision_name(handle.model()->encoder_precision())); })
       .def_prop_ro("isa", [](const ModelHandle& handle) { return std::string(cpu::isa_name(handle.model()->isa())); })
       .def_prop_ro("threads", &ModelHandle::threads)
+      .def_prop_ro("encode_flops", [](const ModelHandle& handle) { return encode_flops(handle.model()->config()); })
+      .def(
+          "rollout_flops",
+          [](const ModelHandle& handle, std::int64_t horizon, std::int64_t context) {
+            return rollout_flops(handle.model()->config(), context, horizon);
+          },
+          nb::arg("horizon"), nb::arg("context"))
       .def_prop_ro("weight_bytes", [](const ModelHandle& handle) { return handle.model()->weight_bytes(); })
       .def_prop_ro("pixel_scaling",
                    [](const ModelHandle& handle) {

@@ -20,6 +20,7 @@ _PUBLIC = {
     "Plan": ("lewm.planner", ""),
     "Planner": ("lewm.planner", ""),
     "Controller": ("lewm.controller", ""),
+    "RecordedActions": ("lewm.recorded", ""),
     "save": ("lewm.checkpoint", ""),
     "convert": ("lewm.checkpoint", ""),
     "build_info": ("lewm.build", ""),

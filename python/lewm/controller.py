@@ -19,7 +19,7 @@ class Controller:
 
     It keeps the frames and blocks that a plan looks back at, replans when ``replan_every`` blocks have been executed,
     starts each plan from the shifted rest of the last one, turns standardised actions into the environment's, and clips
-    them to the action bounds.
+    them to ``low`` and ``high``.
 
     Args:
         planner: what plans; its threads compute.
@@ -122,6 +122,12 @@ class Controller:
         return self._core.plans
 
     @property
+    def plan_iterations(self) -> int | None:
+        """Iterations that the plan being executed completed, fewer under a deadline; None before the first plan."""
+        current = self._current()
+        return None if current is None else current[1]
+
+    @property
     def plan_actions(self) -> NDArray[np.float32] | None:
         """The plan being executed: (H, A) standardised blocks; None before the first plan."""
         actions = np.empty((self._planner.horizon, self._config.block_dim), np.float32)
@@ -130,9 +136,12 @@ class Controller:
     @property
     def plan_cost(self) -> float | None:
         """Its cost; None before the first plan."""
-        actions = np.empty((self._planner.horizon, self._config.block_dim), np.float32)
-        current = self._core.current(actions)
+        current = self._current()
         return None if current is None else current[0]
+
+    def _current(self) -> tuple[float, int, float] | None:
+        """Cost, iterations and seconds of the plan being executed."""
+        return self._core.current(np.empty((self._planner.horizon, self._config.block_dim), np.float32))
 
 
 def _bound(name: str, values: Any, action_dim: int) -> list[float]:

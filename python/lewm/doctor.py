@@ -18,6 +18,8 @@ _PACKAGES = {
     "torch": ("torch", "training", "train"),
     "h5py": ("h5py", "HDF5 data", "train"),
     "hdf5plugin": ("hdf5plugin", "HDF5 files that others compressed", "train"),
+    "yaml": ("pyyaml", "settings of a training", "train"),
+    "tqdm": ("tqdm", "progress", "train"),
     "tensorboard": ("tensorboard", "training curves", "train"),
     "gymnasium": ("gymnasium", "environments", "envs"),
     "pymunk": ("pymunk", "Push-T", "envs"),
@@ -26,11 +28,12 @@ _PACKAGES = {
     "ogbench": ("ogbench", "Cube", "envs"),
     "matplotlib": ("matplotlib", "plots", "viz"),
     "imageio": ("imageio", "pictures and films", "viz"),
+    "sklearn": ("scikit-learn", "probes", "viz"),
 }
 # Library -> (what it is for, Debian package).
 _LIBRARIES = {
-    "EGL": ("MuJoCo rendering on a GPU without a screen (MUJOCO_GL=egl)", "libegl1"),
-    "OSMesa": ("MuJoCo rendering without a GPU (MUJOCO_GL=osmesa)", "libosmesa6"),
+    "EGL": ("MuJoCo rendering without a screen (MUJOCO_GL=egl)", "libegl1 libgl1 libgl1-mesa-dri"),
+    "OSMesa": ("the same where there is no EGL, slower (MUJOCO_GL=osmesa)", "libosmesa6"),
 }
 
 

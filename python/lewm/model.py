@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lewm import _core
-from lewm.arrays import as_array, finite
+from lewm.arrays import as_array, at_least, finite
 from lewm.build import choose_device, choose_encoder, choose_weights
 from lewm.checkpoint.contents import Checkpoint, Scaling
 from lewm.checkpoint.files import is_deployment_file, read_checkpoint
@@ -207,6 +207,23 @@ class Model:
     def weight_bytes(self) -> int:
         """Memory of the packed weights, in bytes."""
         return self._core.weight_bytes
+
+    @property
+    def encode_flops(self) -> int:
+        """Floating-point operations of the products that encoding one frame takes (a multiply-add is two)."""
+        return self._core.encode_flops
+
+    def rollout_flops(self, horizon: int, context: int = 1) -> int:
+        """The same of one candidate of ``horizon`` blocks, without what all candidates share.
+
+        Raises:
+            ValueError: ``horizon`` is not positive, or ``context`` is not 1..history.
+        """
+        if at_least("context", context) > self.config.history:
+            raise ValueError(
+                f"context: expected 1..{self.config.history} (the model's history), got {context}"
+            )
+        return self._core.rollout_flops(at_least("horizon", horizon), context)
 
     @property
     def preprocessing(self) -> Scaling:

@@ -22,6 +22,7 @@ from lewm.planner_options import (
     checked_cost,
     checked_seed,
     counters,
+    elite_count,
     flag,
     integer,
     number,
@@ -69,25 +70,25 @@ class Planner:
         method: "cem" (as published), "icem" (coloured noise, kept elites, momentum), "mppi" or "predictive"
             (predictive sampling: the best of one round).
         samples: candidates of an iteration (N).
-        elites: that refit the distribution (K); mppi: 0 weighs all candidates.
+        elites: that refit the distribution (K); None: 30, or all samples where there are fewer. mppi: 0 weighs all.
         iterations: at most so many; None: 30, and 1 for "predictive".
         horizon: action blocks of a candidate (H).
         seed: of the noise.
         bounds: (low, high) of standardised actions: numbers, or one per action dimension; None: no clipping.
         threads: None: as many as the model has.
-        std: of the first iteration's noise. std_min: a floor of the refitted one.
+        std: of the first iteration's noise. std_min: a floor of the refitted one; None: 0.
         momentum: share of the old mean and std that a refit keeps; None: 0.1 for icem, else 0.
         return_best: cem and icem: the best candidate of the last iteration instead of its mean.
         action_hold: environment steps that share a draw of noise within a block, so that a candidate's actions are
             held for so long; divides the frame skip. 1, as published: a draw for every step.
-        noise_exponent: icem: power spectrum 1/f^exponent of the noise over the horizon.
-        kept_elites: icem: elites that stay candidates in the next iteration.
-        temperature: mppi: candidates weigh exp(-cost / temperature).
+        noise_exponent: icem: power spectrum 1/f^exponent of the noise over the horizon; None: 2.
+        kept_elites: icem: elites that stay candidates in the next iteration; None: 5.
+        temperature: mppi: candidates weigh exp(-cost / temperature); None: 0.5.
         cost: "final" (published: squared distance of the last latent to the goal's), "sum" (over all steps),
             "discounted", or a function (latents (n, H, D), actions (n, H, A), goal (D,)) -> (n,), called from several
             threads with a part of the candidates each.
-        discount: per step, of cost="discounted".
-        action_penalty: times a candidate's squared standardised actions, added to its cost.
+        discount: per step, of cost="discounted"; None: 0.99.
+        action_penalty: times a candidate's squared standardised actions, added to its cost; None: 0.
         backend: "core", the compiled one, or "torch": the same searches on the same noise, with the model as a torch
             module; slower, but it runs wherever torch does.
         device: backend="torch": any device of torch; None: the first accelerator that torch has, else the CPU.
@@ -132,7 +133,7 @@ class Planner:
         low, high = checked_bounds(bounds, model.config.action_dim, model.config.block_dim)
         given = {
             "samples": integer("samples", samples),
-            "elites": integer("elites", elites),
+            "elites": elite_count(elites, samples),
             "iterations": integer("iterations", iterations),
             "horizon": integer("horizon", horizon),
             "seed": checked_seed(seed),

@@ -13,6 +13,8 @@ from lewm.arrays import as_array
 
 __all__ = ["CostFunction"]
 
+_PUBLISHED_ELITES = 30
+
 CostFunction = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], Any]
 """(latents (n, H, D), actions (n, H, A), goal (D,)) -> costs (n,); smaller is better."""
 
@@ -68,6 +70,13 @@ def checked_seed(value: Any) -> int:
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed: expected 0..2^64 - 1, got {value!r}")
     return seed
+
+
+def elite_count(elites: Any, samples: Any) -> int | None:
+    """The elites that are asked for, or the published number as far as there are samples."""
+    if elites is not None or not isinstance(samples, (int, np.integer)):
+        return integer("elites", elites)
+    return min(_PUBLISHED_ELITES, max(1, int(samples)))
 
 
 def number(name: str, value: Any) -> float | None:

@@ -12,7 +12,6 @@ import lewm
 import synthetic
 from lewm.checkpoint import read_checkpoint
 from lewm.cli import main
-from lewm.cli.flops import candidate_flops, encode_flops
 from lewm.images import fit_image, read_image
 
 CONFIG = synthetic.small(encoder_depth=1, predictor_depth=1)
@@ -116,7 +115,7 @@ def test_images_are_fitted() -> None:
     assert fit_image(image, 20, "crop").max() == 0
     letterbox = fit_image(image, 20, "letterbox")
     assert letterbox[0].max() == 0 and letterbox[10, 1, 0] == 255
-    assert fit_image(image[:, :40], 40) is not None
+    np.testing.assert_array_equal(fit_image(image[:, :40], 40, "stretch"), image[:, :40])
     with pytest.raises(ValueError, match="fit: expected one of stretch, crop, letterbox, got 'fill'"):
         fit_image(image, 20, "fill")
 
@@ -154,14 +153,6 @@ def test_bench_prints_work_time_ceiling_and_ratio(folder: Path, capsys: pytest.C
     assert all(row["seconds"] > 0 and row["flop"] > 0 and row["peak"] > 0 for row in rows)
     assert main(["bench", str(folder), *sizes, "--precision", "fp32"]) == 0
     assert "GFLOP/s" in capsys.readouterr().out
-
-
-def test_the_floor_of_the_published_plan() -> None:
-    config = lewm.LeWMConfig()
-    assert 182.5e6 < candidate_flops(config, horizon=5) < 183.5e6
-    assert 9000 * candidate_flops(config, horizon=5) == pytest.approx(1.65e12, rel=0.005)
-    assert candidate_flops(config, 5, context=3) > candidate_flops(config, 5)
-    assert encode_flops(config) == pytest.approx(3.4e9, rel=0.01)
 
 
 def test_bad_usage_ends_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -230,6 +230,17 @@ def test_options_out_of_range_are_refused(
         make(model, **{**SIZES, **options})
 
 
+def test_the_defaults_are_the_published_settings(model: lewm.Model, make: Make) -> None:
+    planner = make(model)
+    published = {"samples": 300, "elites": 30, "iterations": 30, "horizon": 5, "std_init": 1.0}
+    assert planner.method == "cem" and planner.options.items() >= published.items()
+
+
+def test_the_published_number_of_elites_or_all(model: lewm.Model, make: Make) -> None:
+    assert make(model, samples=20, iterations=1).options["elites"] == 20
+    assert make(model, samples=300, iterations=1).options["elites"] == 30
+
+
 def test_fewer_candidates_than_context_blocks(model: lewm.Model, make: Make) -> None:
     few = make(model, samples=1, elites=1, iterations=1, horizon=H)
     plan = few.plan_latents(LATENTS, GOAL_LATENTS, past_actions=PAST)

@@ -32,6 +32,7 @@ def test_realtime(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     for loop in row["loops"].values():
         assert 0 < loop["plan"]["p50"] <= loop["plan"]["p99"] <= loop["plan"]["p99.9"] <= loop["plan"]["most"]
         assert loop["hand_out"]["p50"] < loop["plan"]["p50"]
+        assert 0 < loop["iterations"] <= 2
     assert plot.read_bytes().startswith(b"\x89PNG")
 
     assert main([*command, "--acts", "10", "--starts", "1", "--load", "0"]) == 0

@@ -334,7 +334,7 @@ struct PlanOptions {
   double deadline = 0;  // seconds; 0: none
 };
 
-// Plans one problem at a time. (For batches use lewm_plan over get().) The first plan sizes everything: no call
+// Plans one problem at a time. (For batches use lewm_plan over get().) The constructor sizes everything: no plan
 // allocates.
 class Planner {
  public:

@@ -18,7 +18,6 @@ import lewm
 from lewm import _core
 from lewm.checkpoint import Checkpoint, expected_shapes
 from lewm.cli import realtime
-from lewm.cli.flops import candidate_flops, encode_flops
 
 __all__ = ["add_arguments", "run"]
 
@@ -84,10 +83,10 @@ def _measure(args: argparse.Namespace, precision: str) -> list[dict[str, Any]]:
     planner = lewm.Planner(
         model, samples=args.samples, elites=elites, iterations=args.iterations, horizon=args.horizon
     )
-    candidates = args.samples * candidate_flops(config, args.horizon)
+    candidates = args.samples * model.rollout_flops(args.horizon)
     works: list[tuple[str, int, Callable[[], Any]]] = [
-        ("encode 1 frame", encode_flops(config), lambda: model.encode(frames[:1])),
-        ("encode 8 frames", 8 * encode_flops(config), lambda: model.encode(frames)),
+        ("encode 1 frame", model.encode_flops, lambda: model.encode(frames[:1])),
+        ("encode 8 frames", 8 * model.encode_flops, lambda: model.encode(frames)),
         (
             f"cost of {args.samples} x {args.horizon} blocks",
             candidates,
@@ -124,8 +123,12 @@ def _shortest(work: Callable[[], Any], repeats: int) -> float:
 
 def _model(path: str | None, precision: str, threads: int | None, device: str) -> lewm.Model:
     if path is not None:
-        return lewm.load(path, precision=precision, threads=threads, device=device)
-    return lewm.Model.from_checkpoint(_random_checkpoint(), precision, threads, device=device)
+        return lewm.load(
+            path, precision=precision, threads=threads, device=device, encoder_precision=precision
+        )
+    return lewm.Model.from_checkpoint(
+        _random_checkpoint(), precision, threads, device=device, encoder_precision=precision
+    )
 
 
 def _save_random(path: Path) -> None:

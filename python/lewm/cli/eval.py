@@ -13,7 +13,7 @@ from lewm.evaluation import Evaluation, evaluate, format_table, write_report
 
 _PLANNER_OPTIONS = (
     *("samples", "elites", "iterations", "horizon", "method", "backend", "device"),
-    *("cost", "discount", "action_penalty", "action_hold"),
+    *("cost", "discount", "action_penalty", "action_hold", "std"),
 )
 
 
@@ -57,7 +57,7 @@ def add_planner_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of planning."""
     group = parser.add_argument_group("planner")
     group.add_argument("--samples", type=int, default=300, help="candidates (default: %(default)s)")
-    group.add_argument("--elites", type=int, help="kept of them (default: 30, at most the candidates)")
+    group.add_argument("--elites", type=int, help="kept of them (default: 30, or all)")
     group.add_argument("--iterations", type=int, help="refinements (default: 30; 1 for predictive)")
     group.add_argument("--horizon", type=int, default=5, help="blocks looked ahead (default: %(default)s)")
     group.add_argument(
@@ -81,6 +81,24 @@ def add_planner_arguments(parser: argparse.ArgumentParser) -> None:
         help="environment steps that a candidate holds its action for within a block (default: %(default)s)",
     )
     group.add_argument(
+        "--std",
+        type=float,
+        default=1.0,
+        help="standard deviation of the first candidates (default: %(default)s)",
+    )
+    group.add_argument(
+        "--recorded",
+        type=Path,
+        metavar="FILE",
+        help="HDF5 file, the one trained on: plans begin with what was done there in similar frames",
+    )
+    group.add_argument(
+        "--proposals",
+        type=int,
+        default=128,
+        help="sequences of --recorded that a plan begins with the best of (default: %(default)s)",
+    )
+    group.add_argument(
         "--backend",
         choices=("core", "torch"),
         default="core",
@@ -102,10 +120,7 @@ def add_planner_arguments(parser: argparse.ArgumentParser) -> None:
 
 def planner_options(args: argparse.Namespace) -> dict[str, Any]:
     """What `lewm.Planner` is given of them."""
-    options = {name: getattr(args, name) for name in _PLANNER_OPTIONS}
-    if options["elites"] is None:
-        options["elites"] = min(30, max(1, args.samples))
-    return options
+    return {name: getattr(args, name) for name in _PLANNER_OPTIONS}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -123,6 +138,8 @@ def run(args: argparse.Namespace) -> int:
             seeds=range(args.seed, args.seed + args.seeds),
             replan_every=args.replan_every,
             context=args.context,
+            recorded=args.recorded,
+            proposals=args.proposals,
             precision=args.precision,
             threads=args.threads,
             film=args.film,

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("goal", help="image of where to get")
     parser.add_argument("--method", default="cem", choices=("cem", "icem", "mppi", "predictive"))
     parser.add_argument("--samples", type=int, default=300)
-    parser.add_argument("--elites", type=int)
+    parser.add_argument("--elites", type=int, help="kept of the samples (default: 30, or all)")
     parser.add_argument("--iterations", type=int)
     parser.add_argument("--horizon", type=int, default=5, help="action blocks (default: 5)")
     parser.add_argument("--seed", type=int, default=0)

@@ -14,7 +14,10 @@ from lewm.quickstart import Settings, default_settings, quickstart
 from lewm.report.sources import remember_command
 from lewm.training import parse_overrides
 
-_CHANGEABLE = ("episodes", "eval_recorded", "eval_episodes", "goal_offset", "seed", "replan_every", "context")
+_CHANGEABLE = (
+    *("episodes", "eval_recorded", "eval_episodes", "goal_offset", "seed"),
+    *("replan_every", "context", "proposals"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--iterations", type=int, help="of the planner")
     parser.add_argument("--replan-every", type=int, help="blocks executed of a plan")
     parser.add_argument("--context", type=int, help="frames shown to the model")
+    parser.add_argument(
+        "--proposals", type=int, help="recorded sequences that a plan begins with the best of; 0: none"
+    )
     parser.add_argument(
         "--workers", type=int, default=2, help="processes that collect (default: %(default)s)"
     )

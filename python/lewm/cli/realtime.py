@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 import lewm
 from lewm import _core
-from lewm.cli.flops import candidate_flops, encode_flops
 from lewm.errors import Error
 
 __all__ = ["add_arguments", "run"]
@@ -125,7 +124,7 @@ def _measure(args: argparse.Namespace, path: Path, precision: str) -> dict[str, 
         "resident_mb": max(resident for _, resident in starts),
         "latencies": {},
         "loops": {},
-        **_work(settings),
+        **_floor(settings),
     }
     for name, load in {"alone": 0, f"{args.load} spinning processes beside it": args.load}.items():
         if name == "alone" or load:
@@ -133,13 +132,13 @@ def _measure(args: argparse.Namespace, path: Path, precision: str) -> dict[str, 
     return row
 
 
-def _work(settings: dict[str, Any]) -> dict[str, float]:
-    """FLOP that an act which plans cannot do without: its frame and its candidates; and the peak in FLOP/s."""
+def _floor(settings: dict[str, Any]) -> dict[str, float]:
+    """Seconds that the products of an act which plans take at the measured peak: its frame, and each iteration."""
     model = lewm.load(settings["path"], precision=settings["precision"], threads=settings["threads"])
-    candidates = settings["samples"] * settings["iterations"]
+    iteration = settings["samples"] * model.rollout_flops(settings["horizon"])
     return {
-        "flop": encode_flops(model.config) + candidates * candidate_flops(model.config, settings["horizon"]),
-        "peak": _core.gemm_peak(model.precision, model.threads),
+        "encode_floor": model.encode_flops / _core.gemm_peak(model.encoder_precision, model.threads),
+        "iteration_floor": iteration / _core.gemm_peak(model.precision, model.threads),
     }
 
 
@@ -163,16 +162,18 @@ def _measure_loop(
     with _spinning(load):
         for _ in range(_WARM_UP):
             loop.step()
-        seconds, plans = np.empty(acts), np.empty(acts, bool)
+        seconds, plans, iterations = np.empty(acts), np.empty(acts, bool), np.empty(acts, int)
         faults, resident = _page_faults(), _resident_mb()
         for i in range(acts):
             plans[i] = loop.controller.needs_plan
             seconds[i] = loop.step()
+            iterations[i] = loop.controller.plan_iterations
         faults, resident = _page_faults() - faults, _resident_mb() - resident
     figures = {
         name: _percentiles(seconds[chosen]) for name, chosen in (("plan", plans), ("hand_out", ~plans))
     }
-    return seconds[plans], {**figures, "page_faults": faults, "grown_mb": resident}
+    mean = float(iterations[plans].mean()) if plans.any() else None
+    return seconds[plans], {**figures, "iterations": mean, "page_faults": faults, "grown_mb": resident}
 
 
 def _percentiles(seconds: NDArray[np.float64]) -> dict[str, float]:
@@ -222,10 +223,10 @@ def _print(row: dict[str, Any]) -> None:
             if loop[kind]:
                 print(f"  {label:<20}" + "  ".join(f"{k} {v * 1e3:.3f} ms" for k, v in loop[kind].items()))
         if loop["plan"]:
-            rate = row["flop"] / loop["plan"]["p50"]
+            floor = row["encode_floor"] + loop["iterations"] * row["iteration_floor"]
             print(
-                f"  {row['flop'] / 1e9:.1f} GFLOP a plan: {rate / 1e9:.0f} GFLOP/s at the median, "
-                f"{rate / row['peak']:.0%} of the peak"
+                f"  {loop['iterations']:.1f} iterations on average: their products take {floor * 1e3:.3f} ms at the "
+                f"machine's peak, {floor / loop['plan']['p50']:.0%} of the median"
             )
         print(f"  page faults {loop['page_faults']}, resident memory {loop['grown_mb']:+.1f} MB")
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from lewm.nn.cloner import Cloner
+    from lewm.recorded import RecordedActions
 
 __all__ = ["Agent", "CloningAgent", "PlanningAgent", "RandomAgent"]
 
@@ -66,6 +67,8 @@ class PlanningAgent:
         replan_every: blocks executed of each plan; the whole horizon by default, as published. The rest of a plan is
             the next one's warm start.
         context: frames shown to the model, at most its history.
+        recorded: plans begin with the cheapest of ``proposals`` sequences recorded in frames like the present one and
+            the last plan's rest; None: with that rest alone.
 
     Raises:
         ValueError: ``replan_every`` or ``context`` is out of range.
@@ -78,6 +81,8 @@ class PlanningAgent:
         *,
         replan_every: int | None = None,
         context: int = 1,
+        recorded: RecordedActions | None = None,
+        proposals: int = 128,
     ) -> None:
         horizon, history = planner.options["horizon"], model.config.history
         replan_every = horizon if replan_every is None else replan_every
@@ -89,6 +94,7 @@ class PlanningAgent:
         self.context = context
         self._model, self._planner = model, planner
         self._replan_every = replan_every
+        self._recorded, self._proposals = recorded, proposals
 
     def reset(self, goals: NDArray[np.uint8], seed: int, first: int = 0) -> None:
         """See `Agent.reset`."""
@@ -101,11 +107,17 @@ class PlanningAgent:
         """See `Agent.act`."""
         count, context = frames.shape[:2]
         latents = self._model.encode(frames.reshape(-1, *frames.shape[2:])).reshape(count, context, -1)
+        goals, start = self._goals[rows], None if self._rest is None else self._rest[rows]
+        past_blocks = self._model.standardise(past) if context > 1 else None
+        if self._recorded is not None:
+            start = self._recorded.warm_start(
+                self._planner, latents, goals, past_actions=past_blocks, rest=start, count=self._proposals
+            )
         plan = self._planner.plan_latents(
             latents,
-            self._goals[rows],
-            past_actions=self._model.standardise(past) if context > 1 else None,
-            warm_start=self._rest[rows] if self._plans and self._rest is not None else None,
+            goals,
+            past_actions=past_blocks,
+            warm_start=start,
             problem_ids=self._first + rows,
             plan_index=self._plans,
         )

@@ -20,6 +20,7 @@ from lewm.evaluation.parts import Parts, join
 from lewm.evaluation.runner import Outcome, run_tasks
 from lewm.evaluation.statistics import Rate
 from lewm.evaluation.tasks import PAPER_EPISODES, PROTOCOLS, Tasks, draw_tasks
+from lewm.recorded import RecordedActions
 
 __all__ = ["Evaluation", "SeedResult", "default_budget", "evaluate", "evaluate_agents"]
 
@@ -101,6 +102,8 @@ def evaluate(
     seeds: Sequence[int] = (0,),
     replan_every: int | None = None,
     context: int = 1,
+    recorded: str | Path | None = None,
+    proposals: int = 128,
     precision: str = "auto",
     threads: int | None = None,
     film: int = 0,
@@ -125,6 +128,8 @@ def evaluate(
         seeds: each draws tasks and plans anew.
         replan_every: blocks executed of a plan; all by default.
         context: frames shown to the model.
+        recorded: episodes, those trained on, from which plans begin: with the cheapest of ``proposals`` sequences
+            that followed frames like the present one. See `lewm.RecordedActions`.
         precision, threads: as for `lewm.load`, if ``model`` is a path.
         film: so many strict tasks of the first seed keep all their frames.
         agent: "planner", or "gcbc" for a cloned policy.
@@ -155,7 +160,12 @@ def evaluate(
         if agent == "gcbc":
             make_agent, settings = _cloning(model)
         else:
-            make_agent, settings = _planning(model, _checked_seeds(seeds), replan_every, context, planner)
+            past = None if recorded is None else _recorded_actions(model, recorded, planner)
+            make_agent, settings = _planning(
+                model, _checked_seeds(seeds), replan_every, context, past, proposals, planner
+            )
+            if recorded is not None:
+                settings["recorded"] = str(recorded)
 
         def agents(seed: int) -> dict[str, Agent]:
             space = environment.action_space
@@ -174,7 +184,11 @@ def evaluate(
             parts=None if parts is None else Path(parts),
             identity=None
             if parts is None
-            else {"model": _weights_digest(model), **_file_identity(file.path)},
+            else {
+                "model": _weights_digest(model),
+                **_file_identity("data", file.path),
+                **({} if recorded is None else _file_identity("recorded", Path(recorded))),
+            },
             progress=progress,
         )
     finally:
@@ -187,13 +201,22 @@ def _planning(
     seeds: Sequence[int],
     replan_every: int | None,
     context: int,
+    recorded: RecordedActions | None,
+    proposals: int,
     options: dict[str, Any],
 ) -> tuple[Callable[[int], Agent], dict[str, Any]]:
     """The agent of a seed that plans with the model, and its settings; refuses bad options before any work."""
 
     def make(seed: int) -> Agent:
         planner = lewm.Planner(model, seed=seed, **options)
-        return PlanningAgent(model, planner, replan_every=replan_every, context=context)
+        return PlanningAgent(
+            model,
+            planner,
+            replan_every=replan_every,
+            context=context,
+            recorded=recorded,
+            proposals=proposals,
+        )
 
     first = lewm.Planner(model, seed=seeds[0], **options)
     bounds = options.get("bounds")
@@ -208,11 +231,17 @@ def _planning(
         },
         "replan_every": first.options["horizon"] if replan_every is None else replan_every,
         "context": context,
+        "proposals": 0 if recorded is None else at_least("proposals", proposals),
         "device": model.device,
         "precision": model.precision,
         "encoder_precision": model.encoder_precision,
     }
     return make, settings
+
+
+def _recorded_actions(model: Any, data: str | Path, options: dict[str, Any]) -> RecordedActions:
+    horizon = lewm.Planner(model, **options).horizon  # refuses bad options before all frames are encoded
+    return RecordedActions.from_episodes(model, data, horizon)
 
 
 def _cloning(policy: Any) -> tuple[Callable[[int], Agent], dict[str, Any]]:
@@ -386,6 +415,10 @@ def _weights_digest(model: Any) -> str:
     return digest.hexdigest()
 
 
-def _file_identity(path: Path) -> dict[str, Any]:
+def _file_identity(name: str, path: Path) -> dict[str, Any]:
     status = path.stat()
-    return {"data_path": str(path.resolve()), "data_size": status.st_size, "data_time": status.st_mtime_ns}
+    return {
+        f"{name}_path": str(path.resolve()),
+        f"{name}_size": status.st_size,
+        f"{name}_time": status.st_mtime_ns,
+    }
