@@ -25,6 +25,7 @@ foreach(source ${cuda_tests})
   target_link_libraries(${name} PRIVATE lewm_cuda_host)
   lewm_warnings(${name})
   add_test(NAME ${name} COMMAND ${name})
+  list(APPEND cuda_test_programs ${name})
 endforeach()
 
 # The same as a module that the library and the Python package load as they would load the real one (LEWM_CUDA_MODULE):
@@ -73,4 +74,5 @@ if(LEWM_CUDA_COVERAGE)
     COMMAND ${CMAKE_CTEST_COMMAND} -R "^cuda_test" --output-on-failure
     COMMAND ${CMAKE_COMMAND} -DFOLDER=$<TARGET_FILE_DIR:lewm_cuda_host>/CMakeFiles/lewm_cuda_host.dir
             -P ${PROJECT_SOURCE_DIR}/cmake/cuda_coverage.cmake)
+  add_dependencies(cuda_coverage ${cuda_test_programs})
 endif()

@@ -44,7 +44,7 @@ LayerPrecisions choose_precisions(const char* argument, const cpu::Kernels& kern
 
 void check_scale(const char* field, const float* mean, const float* std, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) {
-    if (!std::isfinite(mean[i]) || !std::isfinite(std[i]) || !(std[i] > 0)) {
+    if (!std::isfinite(mean[i]) || !std::isnormal(std[i]) || std[i] < 0) {
       throw Error(Status::invalid_argument, std::string(field) + ": expected a finite mean and a positive std, got " +
                                                 std::to_string(mean[i]) + " and " + std::to_string(std[i]) +
                                                 " in dimension " + std::to_string(i));

@@ -16,15 +16,25 @@
 namespace lewm::python {
 namespace {
 
-// The arrays of a Python dict; they outlive the source.
+// The arrays of a Python dict, held: one that is not row-major comes as a copy that nobody else holds.
 class ArraySource : public TensorSource {
  public:
   explicit ArraySource(const nb::dict& arrays) {
     for (const auto [key, value] : arrays) {
-      const auto array = nb::cast<nb::ndarray<nb::c_contig, nb::device::cpu, nb::ro>>(value);
-      TensorView view{dtype_of(array.dtype()), {}, array.data()};
+      std::string name;
+      if (!nb::try_cast(key, name)) throw nb::type_error("tensors: expected names of type str");
+      Array array;
+      const std::optional<DType> dtype = nb::try_cast(value, array) ? dtype_of(array.dtype()) : std::nullopt;
+      if (!dtype) {
+        const nb::str got(nb::getattr(value, "dtype", value.type()));
+        throw nb::type_error(("tensors: " + name + ": expected a float32, float64 or int64 array in the CPU's memory " +
+                              "and byte order, got " + got.c_str())
+                                 .c_str());
+      }
+      TensorView view{*dtype, {}, array.data()};
       for (std::size_t i = 0; i < array.ndim(); ++i) view.shape.push_back(size_of(array, i));
-      tensors_.emplace(nb::cast<std::string>(key), std::move(view));
+      tensors_.emplace(std::move(name), std::move(view));
+      arrays_.push_back(std::move(array));
     }
   }
   const TensorView* find(std::string_view name) const override {
@@ -38,12 +48,15 @@ class ArraySource : public TensorSource {
   }
 
  private:
-  static DType dtype_of(nb::dlpack::dtype dtype) {
+  using Array = nb::ndarray<nb::c_contig, nb::device::cpu, nb::ro>;
+
+  static std::optional<DType> dtype_of(nb::dlpack::dtype dtype) {
     if (dtype == nb::dtype<float>()) return DType::f32;
     if (dtype == nb::dtype<double>()) return DType::f64;
     if (dtype == nb::dtype<std::int64_t>()) return DType::i64;
-    throw Error(Status::invalid_argument, "tensors: expected float32, float64 or int64 arrays");
+    return {};
   }
+  std::vector<Array> arrays_;
   std::map<std::string, TensorView, std::less<>> tensors_;
 };
 
@@ -74,11 +87,13 @@ std::shared_ptr<ModelHandle> create(const std::string& config, const nb::dict& t
   return std::make_shared<ModelHandle>(std::move(model), threads, device);
 }
 
-std::shared_ptr<ModelHandle> open(const std::string& path, const std::string& precision, int threads,
+// path: bytes, as the file system has it; a name need not be UTF-8.
+std::shared_ptr<ModelHandle> open(const nb::bytes& path, const std::string& precision, int threads,
                                   const std::string& isa, int device, const std::string& encoder_precision) {
+  const std::string name(path.c_str(), path.size());
   const nb::gil_scoped_release release;
   auto model =
-      Model::open(path, precision_from_name(precision), isa_from_name(isa), encoder_from_name(encoder_precision));
+      Model::open(name, precision_from_name(precision), isa_from_name(isa), encoder_from_name(encoder_precision));
   return std::make_shared<ModelHandle>(std::move(model), threads, device);
 }
 

@@ -1,6 +1,8 @@
 // The module itself, and how the core's errors become Python's.
 #include <nanobind/nanobind.h>
 
+#include <cstring>
+
 #include "core/error.h"
 #include "python/bindings.h"
 
@@ -24,11 +26,11 @@ void translate(const std::exception_ptr& thrown, void*) {
   try {
     std::rethrow_exception(thrown);
   } catch (const Error& error) {
-    if (PyObject* type = exception_of(error.status())) {
-      PyErr_SetString(type, error.what());
-    } else {
-      PyErr_SetString(nb::module_::import_("lewm.errors").attr("Error").ptr(), error.what());
-    }
+    // A message may name a file, and a file's name need not be UTF-8.
+    const auto length = static_cast<Py_ssize_t>(std::strlen(error.what()));
+    const nb::object message = nb::steal(PyUnicode_DecodeUTF8(error.what(), length, "backslashreplace"));
+    PyObject* type = exception_of(error.status());
+    PyErr_SetObject(type ? type : nb::module_::import_("lewm.errors").attr("Error").ptr(), message.ptr());
   }
 }
 

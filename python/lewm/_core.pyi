@@ -107,7 +107,7 @@ class Model:
     ) -> Model: ...
     @staticmethod
     def open(
-        path: str,
+        path: bytes,
         precision: str,
         threads: int,
         isa: str = "",

@@ -40,8 +40,10 @@ def as_array(name: str, value: Any, dtype: type[np.generic], shape: Sequence[int
 def _import(name: str, value: Any) -> NDArray[Any]:
     if isinstance(value, np.ndarray):
         return value
-    if hasattr(value, "detach"):  # a torch tensor that autograd follows has no DLPack form
+    if hasattr(value, "detach"):  # DLPack refuses tensors that autograd follows
         value = value.detach()
+    if hasattr(value, "resolve_neg"):  # and drops torch's lazy sign
+        value = value.resolve_neg()
     try:
         if hasattr(value, "__dlpack__"):
             return np.from_dlpack(value)

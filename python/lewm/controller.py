@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lewm.arrays import as_array, at_least, finite
 from lewm.planner import Planner
-from lewm.planner_options import flag, integer, seconds
+from lewm.planner_options import bound, flag, integer, seconds
 
 __all__ = ["Controller"]
 
@@ -57,8 +57,8 @@ class Controller:
             context=at_least("context", context),
             warm_start=bool(flag("warm_start", warm_start)),
             deadline=seconds("deadline", deadline),
-            low=_bound("low", low, self._config.action_dim),
-            high=_bound("high", high, self._config.action_dim),
+            low=[] if low is None else bound("low", low, [self._config.action_dim], -np.inf).tolist(),
+            high=[] if high is None else bound("high", high, [self._config.action_dim], np.inf).tolist(),
         )
 
     @property
@@ -142,14 +142,3 @@ class Controller:
     def _current(self) -> tuple[float, int, float] | None:
         """Cost, iterations and seconds of the plan being executed."""
         return self._core.current(np.empty((self._planner.horizon, self._config.block_dim), np.float32))
-
-
-def _bound(name: str, values: Any, action_dim: int) -> list[float]:
-    if values is None:
-        return []
-    array = np.asarray(values, np.float32)
-    if array.ndim == 0:
-        array = np.full(action_dim, array)
-    if array.shape != (action_dim,):
-        raise ValueError(f"{name}: expected a number or ({action_dim},), got {array.shape}")
-    return [float(value) for value in array]

@@ -22,7 +22,10 @@ _LEGACY_STREAM = 1  # what DLPack and CUDA call the default stream
 def on_gpu(array: Any) -> bool:
     """Whether an array lies in a CUDA device's memory."""
     device = getattr(array, "__dlpack_device__", None)
-    return device is not None and int(device()[0]) in _CUDA_DEVICE_TYPES
+    try:
+        return device is not None and int(device()[0]) in _CUDA_DEVICE_TYPES
+    except ValueError:  # of a tensor without memory: torch's "meta"
+        return False
 
 
 class Caller:
@@ -110,7 +113,7 @@ class Caller:
 
 def _contiguous(array: Any) -> Any:
     if hasattr(array, "detach"):
-        return array.detach().contiguous()
+        return array.detach().resolve_neg().contiguous()  # DLPack drops a lazy sign
     flags = getattr(array, "flags", None)
     if flags is not None and not flags.c_contiguous:
         return array.copy(order="C")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +29,20 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     if not path.is_file():
         raise FileNotFoundError(f"no image at {path}")
     try:
-        image = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _decode(path)
-    except (ValueError, OSError, EOFError) as error:
+        image = _read_npy(path) if path.suffix == ".npy" else _decode(path)
+    except ImportError:
+        raise
+    except Exception as error:  # a damaged file makes its reader raise anything
         raise Error(f"{path.name}: not readable as an image: {error}") from None
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise Error(f"{path.name}: expected (H, W, 3) uint8, got {image.shape} {image.dtype}")
     return np.ascontiguousarray(image)
+
+
+def _read_npy(path: Path) -> NDArray[Any]:
+    with path.open("rb") as file:
+        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
 
 
 def _decode(path: Path) -> NDArray[np.uint8]:

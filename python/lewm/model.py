@@ -63,7 +63,7 @@ def load(
     if is_deployment_file(path) and frame_skip is None:
         origin = _File.at(Path(path))
         core = _core.Model.open(
-            os.fspath(path), packed, count, isa or "", **_placed(gpu), encoder_precision=encoder
+            os.fsencode(path), packed, count, isa or "", **_placed(gpu), encoder_precision=encoder
         )
         return Model(core, origin, device)
     return Model.from_checkpoint(

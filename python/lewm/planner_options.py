@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -111,22 +111,27 @@ def checked_bounds(
         return None, None
     if not isinstance(bounds, (tuple, list, np.ndarray)) or len(bounds) != 2:
         raise ValueError(f"bounds: expected (low, high), got {bounds!r:.80}")
-    low, high = (_bound(name, bounds[i], action_dim, block_dim) for i, name in enumerate(("low", "high")))
+    sizes = (action_dim, block_dim)
+    low = bound("bounds: low", bounds[0], sizes, -math.inf)
+    high = bound("bounds: high", bounds[1], sizes, math.inf)
     crossed = np.flatnonzero(np.resize(low, block_dim) > np.resize(high, block_dim))
     if len(crossed):
         raise ValueError(f"bounds: expected low of at most high, got more in dimension {crossed[0]}")
     return low.tolist(), high.tolist()
 
 
-def _bound(name: str, side: Any, action_dim: int, block_dim: int) -> NDArray[np.float32]:
-    values = np.asarray(side, np.float32)
-    if values.ndim == 0:
-        values = np.full(action_dim, values)
-    if values.shape not in ((action_dim,), (block_dim,)):
-        raise ValueError(f"bounds: {name}: expected a number or ({action_dim},), got {values.shape}")
-    if np.isnan(values).any():
-        raise ValueError(f"bounds: {name}: expected numbers, got nan")
-    return values
+def bound(name: str, values: Any, sizes: Sequence[int], none: float) -> NDArray[np.float32]:
+    """One side of bounds: a number for all of ``sizes[0]`` dimensions, or as many numbers as one of the sizes; ``none``
+    is the infinity that bounds nothing."""
+    wide = np.asarray(values, np.float64)
+    if wide.ndim == 0:
+        wide = np.full(sizes[0], wide)
+    if wide.shape not in [(size,) for size in sizes]:
+        raise ValueError(f"{name}: expected a number or ({sizes[0]},), got {wide.shape}")
+    wrong = ~(np.abs(wide) <= np.finfo(np.float32).max) & (wide != none)
+    if wrong.any():
+        raise ValueError(f"{name}: expected numbers of float32 or {none}, got {wide[wrong][0]}")
+    return wide.astype(np.float32)
 
 
 def checked_cost(cost: CostFunction) -> Callable[..., NDArray[np.float32]]:

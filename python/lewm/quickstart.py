@@ -17,9 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import lewm
 from lewm.arrays import at_least
+from lewm.checkpoint import Checkpoint, expected_shapes
 from lewm.checkpoint.atomic import replace_file, write_file
+from lewm.config import LeWMConfig
 from lewm.data.collection import collect
 from lewm.envs import environment_class
 from lewm.evaluation import Evaluation, evaluate, write_report
@@ -172,12 +176,18 @@ def _check(settings: Settings) -> None:
     }
     for name, count in counts.items():
         at_least(name, count)
-    longest = environment_class(settings.env).max_episode_steps
+    for name in ("seed", "proposals"):
+        at_least(name, getattr(settings, name), 0)
+    kind = environment_class(settings.env)
+    if settings.policy is not None:
+        kind.make_policy(settings.policy)
+    longest = kind.max_episode_steps
     if settings.goal_offset > longest:
         raise ValueError(
             f"goal_offset: expected at most {longest} in {settings.env}, got {settings.goal_offset}"
         )
-    model = make_config(preset=settings.preset, overrides=settings.train).model
+    overrides = {"seed": settings.seed, **settings.train}
+    model = make_config(preset=settings.preset, overrides=overrides).model
     if model.image_size != settings.image_size:
         raise ValueError(
             f"model.image_size: expected {settings.image_size} as collected, got {model.image_size}"
@@ -185,6 +195,18 @@ def _check(settings: Settings) -> None:
     for name, most in (("replan_every", planner.get("horizon", 5)), ("context", model.history)):
         if not 1 <= getattr(settings, name) <= most:
             raise ValueError(f"{name}: expected 1..{most}, got {getattr(settings, name)!r}")
+    env = kind(image_size=settings.image_size)
+    try:
+        _check_planner(settings, dataclasses.replace(model, action_dim=env.action_dim))
+    finally:
+        env.close()
+
+
+def _check_planner(settings: Settings, config: LeWMConfig) -> None:
+    """Makes the planner of the settings, over weights that are all zero."""
+    state = {name: np.zeros(shape, np.float32) for name, shape in expected_shapes(config).items()}
+    model = lewm.Model.from_checkpoint(Checkpoint(config, state))
+    lewm.Planner(model, seed=settings.seed, **settings.planner)
 
 
 def _collect(out: Path, settings: Settings, workers: int, progress: Progress | None) -> None:

@@ -1,8 +1,14 @@
 #!/usr/bin/env bash
-# run.sh PREFIX MODEL: configures, builds and runs the consumer against an installed lewm.
+# run.sh [--shared-only] PREFIX MODEL: configures, builds and runs the consumer against an installed lewm.
 # PREFIX: what was given to `cmake --install --prefix`, /usr for the Debian package, or what `python -m lewm --cmake-dir`
 # prints for a wheel. MODEL: a deployment file (make_model_file writes a small one).
+# --shared-only: for a wheel, which has neither the static library nor the pkg-config file that are required elsewhere.
 set -euo pipefail
+shared_only=
+if [[ $1 == --shared-only ]]; then
+  shared_only=1
+  shift
+fi
 prefix=$(realpath "$1")
 model=$(realpath "$2")
 here=$(dirname "$(realpath "$0")")
@@ -13,9 +19,11 @@ cmake -S "$here" -B "$build" -DCMAKE_BUILD_TYPE=Release -DCMAKE_PREFIX_PATH="$pr
   ${LEWM_CMAKE_DIR:+-Dlewm_DIR="$LEWM_CMAKE_DIR"} >"$build/configure.log" || { cat "$build/configure.log"; exit 1; }
 cmake --build "$build" >"$build/build.log" || { cat "$build/build.log"; exit 1; }
 
+programs=(consumer_c consumer_cpp)
+[[ $shared_only ]] || programs+=(consumer_static)
 expected=""
-for program in consumer_c consumer_cpp consumer_static; do
-  [[ -x $build/$program ]] || continue
+for program in "${programs[@]}"; do
+  [[ -x $build/$program ]] || { echo "$program was not built: its library is not in $prefix" >&2; exit 1; }
   plan=$("$build/$program" "$model")
   echo "$program: $(head -n 1 <<<"$plan")"
   [[ -z $expected || $plan == "$expected" ]] || { echo "$program: another plan than consumer_c's" >&2; exit 1; }
@@ -26,10 +34,9 @@ for program in consumer_c consumer_cpp consumer_static; do
     exit 1
   fi
 done
-[[ -n $expected ]] || { echo "no program was built" >&2; exit 1; }
 
 # A project without C++ links the static library.
-if [[ -x $build/consumer_static ]]; then
+if [[ ! $shared_only ]]; then
   cmake -S "$here/c_only" -B "$build/c_only" -DCMAKE_PREFIX_PATH="$prefix" >"$build/c_only.log" &&
     cmake --build "$build/c_only" >>"$build/c_only.log" || { cat "$build/c_only.log"; exit 1; }
   [[ $("$build/c_only/consumer_c" "$model") == "$expected" ]] || { echo "c_only: another plan" >&2; exit 1; }
@@ -41,12 +48,14 @@ fi
 "$build/embed_existing_loop" "$model" 6 >/dev/null
 commands=$("$build/ros2_node" --ros-args -p model:="$model" -p low:=-1,-1 -p high:=1,1 2>"$build/ros2.log")
 [[ $(wc -l <<<"$commands") == 3 ]] || { cat "$build/ros2.log" >&2; echo "ros2_node: expected 3 commands" >&2; exit 1; }
-grep -q 'no goal yet' "$build/ros2.log" && grep -q 'got yuv422' "$build/ros2.log"
+for message in 'no goal yet' 'got yuv422'; do
+  grep -q "$message" "$build/ros2.log" || { cat "$build/ros2.log" >&2; echo "ros2_node: no '$message'" >&2; exit 1; }
+done
 echo "examples: ok"
 
-# pkg-config, where the prefix has its file.
-pc=$(find "$prefix" -path '*pkgconfig/lewm.pc' 2>/dev/null | head -n 1)
-if [[ -n $pc ]] && command -v pkg-config >/dev/null; then
+if [[ ! $shared_only ]]; then
+  pc=$(find "$prefix" -path '*pkgconfig/lewm.pc' -print -quit)
+  [[ -n $pc ]] || { echo "pkg-config: no lewm.pc in $prefix" >&2; exit 1; }
   export PKG_CONFIG_PATH=$(dirname "$pc")
   libdir=$(pkg-config --variable=libdir lewm)
   # shellcheck disable=SC2046

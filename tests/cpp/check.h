@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <string>
@@ -47,7 +48,8 @@ struct Register {
   Register(const char* name, void (*body)()) { tests().push_back({name, body}); }
 };
 
-// Runs the tests whose name contains argv[1], or all.
+// Runs the tests whose name contains argv[1], or all. That none does is a failure, but with a planted fault
+// (tests/cuda/faults.h), where a failure is what CTest wants to see, it is none.
 inline int main(int argc, char** argv) {
   int run = 0;
   for (const Test& test : tests()) {
@@ -61,8 +63,11 @@ inline int main(int argc, char** argv) {
     }
     std::printf("%s %s\n", failures() == before ? "ok  " : "FAIL", test.name);
   }
-  if (!run) std::printf("no test ran\n");
-  return failures() || !run ? 1 : 0;
+  if (!run) {
+    std::printf("no test ran\n");
+    return std::getenv("LEWM_CUDA_FAULT") ? 0 : 1;
+  }
+  return failures() ? 1 : 0;
 }
 
 }  // namespace check

@@ -41,6 +41,17 @@ inline const char* name(Precision precision) {
 }
 constexpr Precision kAllPrecisions[] = {Precision::fp32, Precision::bf16, Precision::int8, Precision::int16};
 
+// body(table, precision) for every tier and each precision that it has.
+template <class Body>
+void for_tiers(Body body) {
+  for (Isa isa : tiers()) {
+    const Kernels& tier = kernels(isa);
+    for (Precision p : kAllPrecisions) {
+      if (tier.gemm[static_cast<int>(p)].run) body(tier, p);
+    }
+  }
+}
+
 // 64-byte aligned memory, filled with 0xff bytes: NaN as float or bf16, so that a read of what nobody wrote shows.
 class Buffer {
  public:

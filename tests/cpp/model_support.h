@@ -46,6 +46,12 @@ inline std::vector<Tier> tiers() {
   return all;
 }
 
+inline std::vector<Tier> fp32_tiers() {
+  std::vector<Tier> all = tiers();
+  std::erase_if(all, [](const Tier& tier) { return tier.precision != Precision::fp32; });
+  return all;
+}
+
 inline std::shared_ptr<const lewm::Model> make_model(const Config& config, const naive::Tensors& tensors, Tier tier) {
   return lewm::Model::create(config, tensors, {}, {}, tier.precision, tier.isa);
 }

@@ -118,16 +118,6 @@ void compare(const Kernels& tier, Precision p, const Problem& problem, const Opt
   }
 }
 
-template <class Body>
-void for_tiers(Body body) {
-  for (Isa isa : tiers()) {
-    const Kernels& tier = kernels(isa);
-    for (Precision p : kAllPrecisions) {
-      if (tier.gemm[static_cast<int>(p)].run) body(tier, p);
-    }
-  }
-}
-
 }  // namespace
 
 TEST(scalar_fp32_equals_double_precision) {

@@ -40,15 +40,6 @@ void check_padding(RowsBuffer& rows, const Kernels& tier, const std::string& wha
   }
 }
 
-template <class Body>
-void for_tiers(Body body) {
-  for (Isa isa : tiers()) {
-    for (Precision p : kAllPrecisions) {
-      if (kernels(isa).gemm[static_cast<int>(p)].run) body(kernels(isa), p);
-    }
-  }
-}
-
 std::string label(const Kernels& tier, Precision p, const char* what, std::int64_t size) {
   return std::string(tier.isa) + " " + name(p) + " " + what + " " + std::to_string(size);
 }

@@ -1,45 +1,15 @@
 // Construction allocates; encode, prepare and run_tile do not.
-#include <atomic>
-#include <cstdlib>
-#include <new>
-
+#include "failing_allocations.h"
 #include "model/encoder.h"
 #include "model/rollout.h"
 #include "model_support.h"
 
-namespace {
-
-std::atomic<std::int64_t> allocations{0};
-
-void* count_and_allocate(std::size_t bytes, std::size_t alignment) {
-  ++allocations;
-  void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-  if (!memory) throw std::bad_alloc();
-  return memory;
-}
-
-}  // namespace
-
-// NOLINTBEGIN: replacing the global operators is the point
-void* operator new(std::size_t bytes) { return count_and_allocate(bytes ? bytes : 1, alignof(std::max_align_t)); }
-void* operator new(std::size_t bytes, std::align_val_t alignment) {
-  return count_and_allocate(bytes ? bytes : 1, static_cast<std::size_t>(alignment));
-}
-void* operator new(std::size_t bytes, std::align_val_t alignment, const std::nothrow_t&) noexcept {
-  return operator new(bytes, alignment);  // sanitizers have one of their own
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
-// NOLINTEND
-
 using namespace model_test;
 
 TEST(the_counter_counts) {
-  const std::int64_t before = allocations;
+  const long before = allocations.load();
   const auto value = std::make_unique<int>(1);
-  CHECK_EQ(allocations - before, 1);
+  CHECK_EQ(allocations.load() - before, 1);
   CHECK_EQ(*value, 1);
 }
 
@@ -63,14 +33,14 @@ TEST(nothing_allocates_after_construction) {
       const std::vector<float> actions = random_floats(values(n * 5 * config.block_dim()), 5);
       std::vector<float> latents(values(6 * config.latent_dim)), out(values(2 * n * 5 * config.latent_dim));
 
-      const std::int64_t before = allocations;
+      const long before = allocations.load();
       encoder.encode(frames.data(), 3, latents.data());
       encoder.encode(floats.data(), 3, latents.data() + 3 * config.latent_dim);
       rollout.prepare(latents.data(), past.data(), 2, 3);
       pool.run(2, [&](std::int64_t task, int thread) {
         rollout.run_tile(thread, task, actions.data(), n, 5, true, out.data() + task * n * 5 * config.latent_dim);
       });
-      CHECK_EQ(allocations - before, 0);
+      CHECK_EQ(allocations.load(), before);
     }
   }
 }

@@ -58,12 +58,6 @@ void check_encoder(const Config& config, std::size_t n, const std::vector<Tier>&
   }
 }
 
-std::vector<Tier> fp32_tiers() {
-  std::vector<Tier> all = tiers();
-  std::erase_if(all, [](const Tier& t) { return t.precision != Precision::fp32; });
-  return all;
-}
-
 }  // namespace
 
 TEST(published_sizes) { check_encoder(Config(), 1, tiers(), "published sizes"); }

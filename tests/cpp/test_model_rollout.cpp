@@ -4,7 +4,6 @@
 
 #include "core/error.h"
 #include "model/rollout.h"
-#include "model/rollout_schedule.h"
 #include "model_support.h"
 
 using namespace model_test;
@@ -64,12 +63,6 @@ struct Problem {
   std::int64_t context, candidates, horizon;
   std::vector<float> latents, past, actions;
 };
-
-std::vector<Tier> fp32_tiers() {
-  std::vector<Tier> all = tiers();
-  std::erase_if(all, [](const Tier& t) { return t.precision != Precision::fp32; });
-  return all;
-}
 
 }  // namespace
 
@@ -196,31 +189,6 @@ TEST(bytes_do_not_depend_on_tiles_threads_or_batch) {
       CHECK(same_bytes(got, expected));
     }
   }
-}
-
-// Counted by hand at the published sizes, in multiply-adds. Of one token in one layer:
-//   query 192*1024, keys and values 192*2048, output 1024*192, MLP 2*192*2048; alone (sees only itself) 192*192 in
-//   place of query and output.
-TEST(flops_of_the_published_sizes) {
-  const Config config;
-  const std::int64_t query = 192 * 1024, kv = 192 * 2048, out = 1024 * 192, mlp = 2 * 192 * 2048, alone = 192 * 192;
-  const std::int64_t full = query + kv + out + mlp;
-  const std::int64_t first = 6 * (kv + alone + mlp);  // frame 0, sees itself
-  const std::int64_t grown = 6 * full;                // frames 1 and 2 beside cached keys
-  // Three tokens; in the last of the six layers only the newest one's query, output and MLP.
-  const std::int64_t slid = 5 * (kv + alone + mlp + 2 * full) + 3 * kv + query + out + mlp;
-  const std::int64_t block = 10 * 768 + 768 * 192 + 6 * 192 * 1152, pred_proj = 2 * 192 * 2048;
-  CHECK_EQ(lewm::rollout_flops(config, 1, 5), 2 * (first + 2 * grown + 2 * slid + 5 * (block + pred_proj)));
-  CHECK_EQ(lewm::rollout_flops(config, 1, 5), 171715584);
-
-  // Nine token passes without the shortcut for tokens that see only themselves: 183 MFLOP.
-  const std::int64_t passes =
-      2 * (3 * grown + 2 * (5 * 3 * full + 3 * kv + query + out + mlp) + 5 * (block + pred_proj));
-  CHECK_EQ(passes, 183118848);
-
-  // Two shared context frames: the first step attends to them, both others slide.
-  const std::int64_t second = 5 * (2 * full) + 2 * kv + query + out + mlp;
-  CHECK_EQ(lewm::rollout_flops(config, 3, 2), 2 * (grown + second + 2 * (block + pred_proj)));
 }
 
 TEST(limits_are_checked) {

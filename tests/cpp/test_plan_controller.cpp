@@ -319,14 +319,14 @@ TEST(acting_does_not_allocate) {
   options.replan_every = 1;
   Controller controller(fixture.planner(), options);
   const long before = allocations.load();
-  controller.set_goal(fixture.frame(0));
+  CHECK(controller.set_goal(fixture.frame(0)) == Status::ok);
   for (std::size_t step = 0; step < 50; ++step) {
     float action[kActionDim];
-    controller.act(fixture.frame(step % 64), action);
-    if (step == 20) controller.set_goal(fixture.frame(1));
+    CHECK(controller.act(fixture.frame(step % 64), action) == Status::ok);
+    if (step == 20) CHECK(controller.set_goal(fixture.frame(1)) == Status::ok);
     if (step == 30) {
       controller.reset();
-      controller.set_goal(fixture.frame(1));
+      CHECK(controller.set_goal(fixture.frame(1)) == Status::ok);
     }
   }
   CHECK_EQ(allocations.load(), before);

@@ -331,11 +331,11 @@ TEST(planning_does_not_allocate) {
     const long before = allocations.load();
     for (const double deadline : {kNoDeadline, 0.0, 1.0}) {
       request.deadline = deadline;
-      planner->plan(request, result.view);
-      planner->plan_frames(frames.data(), frames.data(), request, result.view);
+      CHECK(planner->plan(request, result.view) == Status::ok);
+      CHECK(planner->plan_frames(frames.data(), frames.data(), request, result.view) == Status::ok);
     }
     request.problems = 9;
-    planner->plan(request, result.view);
+    CHECK(planner->plan(request, result.view) == Status::invalid_argument);
     CHECK_EQ(allocations.load(), before);
   }
 }

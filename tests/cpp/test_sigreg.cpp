@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "cpu/bf16.h"
 #include "cpu/sigreg.h"
+#include "cpu_reference.h"
 
 using namespace lewm;
 using namespace lewm::cpu;
@@ -23,14 +24,6 @@ struct Case {
   double scale = 1.0;
   bool collapsed = false;  // every sample of a time step equal
 };
-
-std::vector<Isa> available() {
-  std::vector<Isa> isas;
-  for (int i = 0; i < kIsas; ++i) {
-    if (isa_available(static_cast<Isa>(i))) isas.push_back(static_cast<Isa>(i));
-  }
-  return isas;
-}
 
 std::vector<float> embeddings(const Case& c, unsigned seed) {
   std::mt19937 engine(seed);
@@ -123,7 +116,7 @@ void check_case(const Case& c) {
   std::vector<float> u(static_cast<std::size_t>(c.dim * c.num_proj)), gradient(z.size());
   sigreg_directions(5, c.dim, c.num_proj, u.data());
   const Reference expected(c, z, u);
-  for (Isa isa : available()) {
+  for (Isa isa : cpu::testing::tiers()) {
     Sigreg sigreg(isa, 2);
     SigregInput in = input_of(c, z, 5);
     for (const float* directions : {static_cast<const float*>(nullptr), static_cast<const float*>(u.data())}) {
@@ -177,7 +170,7 @@ TEST(bf16_embeddings_are_read_exactly) {
     narrow[i] = bf16_from_float(z[i]);
     z[i] = float_from_bf16(narrow[i]);
   }
-  for (Isa isa : available()) {
+  for (Isa isa : cpu::testing::tiers()) {
     for (double t_max : {3.0, 300.0}) {  // summed in float, and in double
       Sigreg sigreg(isa, 1);
       SigregInput in = input_of(c, z, 9);
@@ -195,7 +188,7 @@ TEST(bf16_embeddings_are_read_exactly) {
 TEST(results_do_not_depend_on_threads) {
   const Case c{2, 9000, 12, 70, 17};  // three chunks of samples
   const std::vector<float> z = embeddings(c, 1);
-  for (Isa isa : available()) {
+  for (Isa isa : cpu::testing::tiers()) {
     if (isa == Isa::scalar) continue;  // slow, and the threading is the same
     const SigregInput in = input_of(c, z, 2);
     std::vector<float> one(z.size()), three(z.size());
@@ -218,7 +211,7 @@ TEST(every_instruction_set_draws_the_same_directions) {
     CHECK_NEAR(square, 1.0, 1e-6);
   }
   const std::vector<float> z = embeddings(c, 8);
-  for (Isa isa : available()) {
+  for (Isa isa : cpu::testing::tiers()) {
     Sigreg sigreg(isa, 1);
     SigregInput in = input_of(c, z, 77);
     const double drawn = sigreg.value(in, nullptr);
@@ -232,7 +225,7 @@ TEST(sums_of_shares_give_the_whole) {
   const Case whole{3, 50, 10, 40, 17};
   const std::vector<float> z = embeddings(whole, 21);
   const std::int64_t split = 13, sizes = whole.steps * whole.num_proj * 2 * whole.knots;
-  for (Isa isa : available()) {
+  for (Isa isa : cpu::testing::tiers()) {
     Sigreg sigreg(isa, 2);
     std::vector<float> expected(z.size());
     const double value = sigreg.value(input_of(whole, z, 4), expected.data());
@@ -270,7 +263,7 @@ TEST(nan_reaches_value_and_gradient) {
   for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     std::vector<float> z = embeddings(c, 1), gradient(z.size());
     z[30] = bad;
-    for (Isa isa : available()) {
+    for (Isa isa : cpu::testing::tiers()) {
       CHECK(std::isnan(Sigreg(isa, 1).value(input_of(c, z, 2), gradient.data())));
       CHECK(std::isnan(gradient[30]));
       CHECK(std::isfinite(gradient[static_cast<std::size_t>(c.batch * c.dim)]));  // the other time step

@@ -98,7 +98,9 @@ void run_next(HostStream& stream) {
   const Operation next = std::move(stream.queue.front());
   stream.queue.pop_front();
   if (next.record) next.record->reached = next.version;
-  if (next.work) operate(next.work);
+  if (!next.work) return;
+  ++counts().operations;
+  operate(next.work);
 }
 
 // Runs one operation somewhere: of `wanted` first and of the others when it waits for them, or the other way round, or

@@ -77,8 +77,9 @@ void enqueue(cudaStream_t stream, std::function<void()> operation);
 
 // What has been asked for since the last reset.
 struct Counts {
-  int kernels = 0;  // launched or captured
-  int graphs = 0;   // launched
+  int kernels = 0;     // launched or captured
+  int graphs = 0;      // launched
+  int operations = 0;  // of streams, executed: kernels, copies and fills
   int synchronisations = 0;
 };
 Counts& counts();

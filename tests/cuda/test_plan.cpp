@@ -1,5 +1,6 @@
 // Whole plans of the CUDA engine on the host run, against the CPU's planner: the same noise, the same elites, and from
 // them the same bytes.
+#include <algorithm>
 #include <limits>
 
 #include "engine_support.h"
@@ -169,6 +170,50 @@ TEST(deadlines_end_a_plan_and_never_leave_it_empty) {
   CHECK_EQ(result.view.iterations, 0);
   for (std::size_t i = 0; i < result.actions.size(); ++i) CHECK_EQ(result.actions[i], i < f.a() ? warm[i] : 0.0f);
   CHECK(std::isfinite(result.cost[0]));
+}
+
+namespace {
+
+// A clock that stands still but while the device works: a second passes with each operation.
+double busy_seconds(void*) { return cuda::host::counts().operations; }
+
+// A plan's time on that clock.
+double elapsed(lewm::DeviceSearch& search, const PlanRequest& request, OwnedResult& result) {
+  const double start = busy_seconds(nullptr);
+  CHECK(search.plan(request, start, result.view) == Status::ok);
+  return busy_seconds(nullptr) - start;
+}
+
+}  // namespace
+
+TEST(a_plan_is_late_by_one_iteration_at_most) {
+  const Fixture f(device_config());
+  schedule() = {};
+  PlannerOptions options = small_options(Method::cem);
+  options.samples = 4;
+  options.elites = 2;
+  options.clock = {busy_seconds, nullptr};
+  OwnedResult result(options, static_cast<std::int64_t>(f.a()));
+  PlanRequest request = f.request(1, 1);
+  request.deadline = 1e6;
+  double all[2];  // with one iteration and with two
+  for (int i = 0; i < 2; ++i) {
+    options.iterations = i + 1;
+    lewm::DeviceSearch search(f.device, options, f.config);
+    all[i] = elapsed(search, request, result);
+  }
+  const double iteration = all[1] - all[0], rest = all[0] - iteration;  // rest: to begin, and to evaluate the plan
+  options.iterations = 6;
+  for (const double iterations_of_time : {0.0, 1.0, 2.4}) {
+    lewm::DeviceSearch search(f.device, options, f.config);
+    request.deadline = iterations_of_time * iteration;
+    for (int plan = 0; plan < 2; ++plan) {  // the first one has no durations to go by
+      const double taken = elapsed(search, request, result);
+      CHECK_EQ(result.view.elapsed, taken);
+      CHECK(taken <= std::max(request.deadline, rest) + iteration);
+      CHECK(static_cast<double>(result.view.iterations) >= (request.deadline - rest) / iteration - 1);
+    }
+  }
 }
 
 // A plan that is worse than where it started gives way to its start.

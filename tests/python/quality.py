@@ -35,7 +35,7 @@ class Problems:
         return len(self.frames)
 
     def model(self, precision: str, threads: int | None = None) -> lewm.Model:
-        """The same weights at another precision."""
+        """The same weights, rolled out at another precision; frames are encoded in fp32, as by default."""
         return lewm.Model.from_checkpoint(self.reference.checkpoint(), precision, threads)
 
     def score(self, actions: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -107,6 +107,61 @@ def test_decode_draws_a_strip(files, tmp_path):
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("probe {model} {data} --stride 0", "stride: expected an int of at least 1, got 0"),
+        ("probe {model} {data} --stride -1", "stride: expected an int of at least 1, got -1"),
+        (
+            "probe {model} {data} --stride 99999999999999999999",
+            "steps of an episode, got 99999999999999999999",
+        ),
+        ("probe {model} {data} --seed -1", "seed: expected 0..2^32 - 1, got -1"),
+        ("surprise {model} two_room --seed -1", "seed: expected an int of at least 0, got -1"),
+        ("decode {model} {data} --seed -1", "seed: expected 0..2^64 - 1, got -1"),
+        ("decode {model} {data} --episodes 0", "episodes: expected an int of at least 1, got 0"),
+        ("decode {model} {data} --steps 0", "steps: expected an int of at least 1, got 0"),
+        ("decode {model} {data} --blocks 0", "blocks: expected an int of at least 1, got 0"),
+        ("decode {model} {data} --strips 0", "strips: expected an int of at least 1, got 0"),
+        ("decode {model} {data} --strips -1", "strips: expected an int of at least 1, got -1"),
+    ],
+)
+def test_numbers_out_of_range_are_named(files, tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    paths = {"model": files / "model.safetensors", "data": files / "data.h5"}
+    assert main(words.format(**paths).split()) == 1
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "out", "message"),
+    [
+        ("probe", "file", "--out: expected a folder, file is a file"),
+        ("surprise", "file/results", "--out: expected a folder, file is a file"),
+        ("decode", "folder", "--out: expected a file, folder is a folder"),
+        ("decode", "none/decoded.png", "--out: no folder none"),
+    ],
+)
+def test_a_place_for_results_that_cannot_be_is_refused_first(
+    tmp_path, monkeypatch, capsys, command, out, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    assert main([command, "no_model", "two_room", "--out", out]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_decode_does_not_write_over_what_it_reads(files, capsys):
+    for name in ("model.safetensors", "data.h5"):
+        out, before = files / name, (files / name).read_bytes()
+        command = ["decode", str(files / "model.safetensors"), str(files / "data.h5"), "--out", str(out)]
+        assert main([*command, "--steps", "1", "--blocks", "2"]) == 1
+        assert "--out: " in capsys.readouterr().err
+        assert out.read_bytes() == before
+
+
 def test_decode_says_when_no_episode_is_long_enough(files, tmp_path, capsys):
     arguments = ["--steps", "1", "--blocks", "99", "--out", str(tmp_path / "x.png")]
     assert main(["decode", str(files / "model.safetensors"), str(files / "data.h5"), *arguments]) == 1

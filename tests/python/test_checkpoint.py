@@ -76,7 +76,8 @@ def _edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 def _edit_tensors(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     tensors = read_state_dict(folder / "weights.pt")
     change(tensors)
-    write_state_dict(folder / "weights.pt", tensors)
+    with (folder / "weights.pt").open("wb") as file:
+        write_state_dict(file, tensors)
 
 
 def test_the_published_sizes_have_the_published_tensors() -> None:
@@ -88,7 +89,8 @@ def test_the_published_sizes_have_the_published_tensors() -> None:
 def test_the_published_config_is_the_default(tmp_path: Path) -> None:
     config = lewm.LeWMConfig()
     tensors = {name: np.zeros(shape, np.float32) for name, shape in expected_shapes(config).items()}
-    write_state_dict(tmp_path / "weights.pt", tensors)
+    with (tmp_path / "weights.pt").open("wb") as file:
+        write_state_dict(file, tensors)
     (tmp_path / "config.json").write_text(json.dumps(PUBLISHED_NODES))
     assert read_checkpoint(tmp_path).config == config
     lewm.save(tensors, tmp_path / "ours", config=config)
@@ -265,6 +267,10 @@ TENSOR_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         r"encoder.layernorm.bias: expected finite",
     ),
     "integers": (lambda t: t.update({"encoder.layernorm.bias": np.zeros(128, np.int64)}), r"floating-point"),
+    "negative variance": (
+        lambda t: t["projector.net.1.running_var"].__setitem__(3, -0.5),
+        r"projector.net.1.running_var: expected variances of at least 0, got -0\.5",
+    ),
     "overflow": (lambda t: t.update({"encoder.layernorm.bias": np.full(128, 1e300)}), r"beyond float32"),
     "two norms": (lambda t: t.pop("projector.net.1.running_mean"), r"norm"),
     "positions": (
@@ -342,7 +348,7 @@ def test_folders_with_a_bad_file_of_our_own(folder: Path, text: str, message: st
         lewm.load(folder)
 
 
-def test_what_cannot_be_saved(tmp_path: Path) -> None:
+def test_what_cannot_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = synthetic.state(CONFIG)
     with pytest.raises(ValueError, match="config: a state dict needs its LeWMConfig"):
         lewm.save(state, tmp_path / "a")
@@ -360,6 +366,31 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
         lewm.save(state, tmp_path / "a.pt", config=CONFIG)
     with pytest.raises(lewm.Error, match="expected"):
         lewm.save(state, tmp_path / "a", config=synthetic.small())
+    with pytest.raises(TypeError, match="provenance: expected text, got int"):
+        lewm.save(state, tmp_path / "a.safetensors", config=CONFIG, provenance=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"config: expected a lewm\.LeWMConfig, got dict"):
+        lewm.save(state, tmp_path / "a", config=CONFIG.__dict__)  # type: ignore[arg-type]
+    with pytest.raises(lewm.Error, match="running_var: expected variances"):
+        lewm.save(
+            {**state, "projector.net.1.running_var": -state["projector.net.1.running_var"]},
+            tmp_path / "a",
+            config=CONFIG,
+        )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"path: expected a folder or a name that ends .*got ''"):
+        lewm.save(state, "", config=CONFIG)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [(0.0, 1e300), (0.0, 1e-320), (0.0, 1e-46), (0.0, 1e-40), (1e300, 1.0)]
+)
+def test_scalings_that_float32_does_not_hold_are_not_saved(tmp_path: Path, mean: float, std: float) -> None:
+    state = synthetic.state(CONFIG)
+    with pytest.raises(ValueError, match=r"action_scaling\.(mean|std): expected .* of float32"):
+        lewm.save(state, tmp_path / "a", config=CONFIG, action_mean=[0, mean], action_std=[1, std])
+    with pytest.raises(ValueError, match=r"preprocessing\.(mean|std): expected .* of float32"):
+        lewm.save(state, tmp_path / "a", config=CONFIG, preprocessing={"mean": [mean] * 3, "std": [std] * 3})
     assert not list(tmp_path.iterdir())
 
 

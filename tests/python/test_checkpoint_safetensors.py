@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def test_bfloat16_is_read_as_float32(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read["a"], (bits.astype(np.uint32) << 16).view(np.float32))
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+def test_an_array_that_no_file_can_hold_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     safetensors.write(path, ARRAYS)
     before = path.read_bytes()
@@ -155,6 +156,10 @@ LIES: dict[str, Callable[[bytes], bytes]] = {
     "preprocessing with std 0": _metadata("preprocessing", '{"mean":[0,0,0],"std":[1,1,0]}'),
     "preprocessing NaN": _metadata("preprocessing", '{"mean":[0,0,NaN],"std":[1,1,1]}'),
     "scaling of another size": _metadata("action_scaling", '{"mean":[0],"std":[1]}'),
+    "scaling beyond float32": _metadata("action_scaling", '{"mean":[0,1e300],"std":[1,1]}'),
+    "scaling with an std that is 0 in float32": _metadata("action_scaling", '{"mean":[0,0],"std":[1,1e-46]}'),
+    "scaling with a denormal std": _metadata("action_scaling", '{"mean":[0,0],"std":[1,1e-40]}'),
+    "scaling of huge integers": _metadata("action_scaling", '{"mean":[0,1%s],"std":[1,1]}' % ("0" * 400)),
     "scaling negative": _metadata("action_scaling", '{"mean":[0,0],"std":[1,-1]}'),
     "metadata of numbers": _edit(lambda h: h["__metadata__"].update(config=3)),
     "tensor missing": lambda data: _without_tensor(data),
@@ -178,7 +183,7 @@ def test_files_that_lie_are_refused_by_both_readers(deployment: bytes, tmp_path:
     with pytest.raises(lewm.Error, match=r"bad\.safetensors"):
         lewm.convert(path, tmp_path / "copy.safetensors")
     with pytest.raises(lewm.Error, match=r"bad\.safetensors"):
-        _core.Model.open(str(path), "fp32", 1)
+        _core.Model.open(os.fsencode(path), "fp32", 1)
 
 
 def test_the_file_of_those_tests_is_good_as_it_stands(deployment: bytes, tmp_path: Path) -> None:
@@ -201,7 +206,7 @@ def test_random_corruption_never_crashes(deployment: bytes, tmp_path: Path) -> N
         outcomes = []
         for open_file in (
             lambda: lewm.checkpoint.read_checkpoint(path),
-            lambda: _core.Model.open(str(path), "fp32", 1),
+            lambda: _core.Model.open(os.fsencode(path), "fp32", 1),
         ):
             try:
                 open_file()

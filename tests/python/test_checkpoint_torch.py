@@ -50,7 +50,8 @@ def _write_zip(path: Path, entries: dict[str, bytes], compression: int = zipfile
 @pytest.fixture
 def good(tmp_path: Path) -> Path:
     path = tmp_path / "good.pt"
-    write_state_dict(path, ARRAYS)
+    with path.open("wb") as file:
+        write_state_dict(file, ARRAYS)
     return path
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import lewm
 import synthetic
 from lewm.checkpoint import read_checkpoint
 from lewm.cli import main
+from lewm.cli.outputs import check_inputs
 from lewm.images import fit_image, read_image
 
 CONFIG = synthetic.small(encoder_depth=1, predictor_depth=1)
@@ -82,6 +85,38 @@ def test_plan_prints_what_the_planner_finds(
     assert len(capsys.readouterr().out.splitlines()) == 16
 
 
+def test_plan_does_not_write_over_what_it_reads(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, model = _images(tmp_path), tmp_path / "model.safetensors"
+    lewm.convert(folder, model)
+    for source, out in (
+        (model, model),
+        (model, images[0]),
+        (model, images[1]),
+        (folder, folder / "weights.pt"),
+    ):
+        before = Path(out).read_bytes()
+        assert (
+            main(["plan", str(source), *images, "--samples", "8", "--horizon", "1", "--out", str(out)]) == 1
+        )
+        assert "--out: " in capsys.readouterr().err
+        assert Path(out).read_bytes() == before
+
+
+def test_what_is_read_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for name in ("run/weights.pt", "run/old.npy", "frame.npy"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "link.npy").symlink_to("frame.npy")
+    inputs = [tmp_path / "run", tmp_path / "frame.npy", tmp_path / "missing"]
+    for name in ("frame.npy", "link.npy", "run/weights.pt", "run/../frame.npy", "run"):
+        with pytest.raises(ValueError, match=r"--out: .* would overwrite the input"):
+            check_inputs(tmp_path / name, inputs, ".npy")
+    for name in ("new.npy", "run/old.npy", "run/new.txt", "missing"):
+        check_inputs(tmp_path / name, inputs, ".npy")
+
+
 def test_images_of_other_formats_are_read(folder: Path, tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     frame = synthetic.frames(1, 1, 64)[0]
@@ -97,13 +132,30 @@ def test_images_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.npy").write_text("hello")
     np.save(tmp_path / "float.npy", np.zeros((4, 4, 3)))
     np.save(tmp_path / "objects.npy", np.array([{}], object))
-    for name in ("text.npy", "float.npy", "objects.npy"):
+    with (tmp_path / "zip.npy").open("wb") as file:
+        np.savez(file, np.zeros((4, 4, 3), np.uint8))
+    for name, header in (
+        ("huge", "{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000, 1000000, 3)}"),
+        ("open", "{'descr': '|u1', 'fortran_order': False, 'shape': (4, 4, 3"),
+        ("string", "{'descr': '''"),
+    ):
+        header = header.ljust(117) + "\n"
+        (tmp_path / f"{name}.npy").write_bytes(
+            b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+        )
+    names = ("text", "float", "objects", "zip", "huge", "open", "string")
+    for name in (f"{name}.npy" for name in names):
         with pytest.raises(lewm.Error, match=name):
             read_image(tmp_path / name)
     pytest.importorskip("PIL")
     (tmp_path / "text.png").write_text("hello")
     with pytest.raises(lewm.Error, match=r"text\.png"):
         read_image(tmp_path / "text.png")
+    chunks = b"IHDR" + struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0), b"IDAT"
+    png = [struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks]
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png))
+    with pytest.raises(lewm.Error, match=r"bomb\.png: not readable as an image: .*exceeds limit"):
+        read_image(tmp_path / "bomb.png")
 
 
 def test_images_are_fitted() -> None:
@@ -153,6 +205,49 @@ def test_bench_prints_work_time_ceiling_and_ratio(folder: Path, capsys: pytest.C
     assert all(row["seconds"] > 0 and row["flop"] > 0 and row["peak"] > 0 for row in rows)
     assert main(["bench", str(folder), *sizes, "--precision", "fp32"]) == 0
     assert "GFLOP/s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--samples", "-1", "samples: expected at least 1, got -1"),
+        ("--samples", "99999999999", "samples: expected at most"),
+        ("--samples", "0", "samples: expected at least 1, got 0"),
+        ("--iterations", "0", "iterations: expected at least 1, got 0"),
+    ],
+)
+def test_bench_refuses_what_a_planner_does(
+    folder: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, message: str
+) -> None:
+    assert main(["bench", str(folder), "--precision", "fp32", option, value]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "message"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (MemoryError(), 1, "lewm doctor: MemoryError"),
+        (OverflowError("too large"), 1, "lewm doctor: too large"),
+    ],
+)
+def test_a_command_ends_in_one_line(
+    raised: BaseException,
+    status: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also while its module is imported, which takes seconds where that imports torch."""
+
+    def fail(*_: object) -> None:
+        raise raised
+
+    for where in ("lewm.cli.doctor.run", "lewm.cli.importlib.import_module"):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, fail)
+            assert main(["doctor"]) == status
+        assert capsys.readouterr().err == f"{message}\n"
 
 
 def test_bad_usage_ends_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from lewm.cli import main
 from lewm.data import EpisodeFile
 from lewm.data.collection import collect
 from lewm.envs import base, two_room
+from processes import environment
 
 ENV = "lewm/TwoRoom-v0"
 
@@ -93,9 +93,12 @@ def test_a_file_made_otherwise_is_not_continued(tmp_path: Path, change: dict, me
         ({"episodes": 0}, "episodes: expected an int of at least 1"),
         ({"workers": 0}, "workers"),
         ({"seed": -1}, "seed"),
+        ({"seed": 2**64}, "seed: expected an int below 2\\^64, got 18446744073709551616"),
         ({"policy": "clever"}, "policy: expected one of .* got 'clever'"),
         ({"env": "maze"}, "env: expected one of"),
         ({"image_size": 4}, "image_size"),
+        ({"image_size": 10**8}, "image_size: an episode of 101 frames with 100000000 pixels a side takes"),
+        ({"image_size": 10**400}, "image_size: an episode of 101 frames"),
         ({"compression": "zip"}, "compression"),
     ],
 )
@@ -104,6 +107,23 @@ def test_bad_arguments_leave_nothing_behind(tmp_path: Path, options: dict, messa
     with pytest.raises(ValueError, match=message):
         collect(out=tmp_path / "a.h5", **arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [["--seed", str(10**26)], ["--seed", "-1"], ["--size", "99999999"]])
+def test_a_refused_command_leaves_the_file_it_was_to_overwrite(
+    tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.h5").write_text("an older recording")
+    words = ["collect", "two_room", str(tmp_path / "a.h5"), "--episodes", "2", "--overwrite", "--quiet"]
+    assert main([*words, *options]) == 1
+    assert f"lewm collect: {options[0][2:]}" in capsys.readouterr().err.replace("image_size", "size")
+    assert (tmp_path / "a.h5").read_text() == "an older recording"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_the_largest_seed_is_kept(tmp_path: Path) -> None:
+    collect(ENV, tmp_path / "a.h5", episodes=1, image_size=16, seed=2**64 - 1)
+    assert collect(ENV, tmp_path / "a.h5", episodes=2, image_size=16, seed=2**64 - 1) == 1
 
 
 def test_the_default_recording_of_an_environment(tmp_path: Path) -> None:
@@ -117,9 +137,8 @@ def test_the_default_recording_of_an_environment(tmp_path: Path) -> None:
 
 
 def run_collect(path: Path, episodes: int) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     words = ["collect", ENV, str(path), "--episodes", str(episodes), "--size", "64", "--quiet"]
-    return subprocess.Popen([sys.executable, "-m", "lewm", *words], env=environment)
+    return subprocess.Popen([sys.executable, "-m", "lewm", *words], env=environment())
 
 
 def test_a_killed_collection_is_readable_and_is_completed(tmp_path: Path) -> None:

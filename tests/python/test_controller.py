@@ -78,6 +78,8 @@ def test_actions_stay_in_their_bounds(planner: lewm.Planner) -> None:
     expected = np.array([free.act(FRAMES[i], GOAL) for i in range(H * SKIP)])
     np.testing.assert_allclose(actions, np.clip(expected, [0.0, -1.0], [0.5, 0.5]), rtol=1e-6)
     assert not np.array_equal(actions, expected)
+    unbounded = lewm.Controller(planner, low=-np.inf, high=[np.inf, np.inf])
+    np.testing.assert_array_equal([unbounded.act(FRAMES[i], GOAL) for i in range(H * SKIP)], expected)
 
 
 def test_reset_forgets_everything(planner: lewm.Planner) -> None:
@@ -128,6 +130,10 @@ def test_frames_are_only_needed_at_plans(planner: lewm.Planner) -> None:
         ({"low": 1.0, "high": 0.0}, "low"),
         ({"low": [0.0, 0.0, 0.0]}, r"low: expected a number or \(2,\), got \(3,\)"),
         ({"high": float("nan")}, "high"),
+        ({"low": float("inf")}, "low: expected numbers of float32 or -inf, got inf"),
+        ({"low": 1e300}, r"low: expected numbers of float32 or -inf, got 1e\+300"),
+        ({"high": [0.0, float("-inf")]}, "high: expected numbers of float32 or inf, got -inf"),
+        ({"high": 1e300}, "high: expected numbers of float32"),
     ],
 )
 def test_options_out_of_range_are_refused(

@@ -16,6 +16,7 @@ import pytest
 import lewm
 import synthetic
 from lewm.checkpoint import Checkpoint
+from processes import environment
 from quality import least_cosine
 
 CONFIG = synthetic.small()
@@ -32,10 +33,9 @@ def _loading_with(module: str, folder: Path) -> str:
         "except lewm.Error as error:\n"
         "    print(error)\n"
     )
-    environment = {**os.environ, "LEWM_CUDA_MODULE": module, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", program, str(folder / "model.safetensors")],
-        env=environment,
+        env=environment(LEWM_CUDA_MODULE=module),
         capture_output=True,
         text=True,
         check=True,
@@ -83,7 +83,7 @@ def test_a_module_of_another_version_is_refused(tmp_path: Path) -> None:
 def test_doctor_says_what_to_do() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "lewm", "doctor", "--json"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "LEWM_CUDA_MODULE": "/nowhere/x.so"},
+        env=environment(LEWM_CUDA_MODULE="/nowhere/x.so"),
         capture_output=True,
         text=True,
         check=True,
@@ -291,7 +291,9 @@ class TestTrainingOnAGpu:
             "torch.testing.assert_close(together.grad, alone.grad)\n"
             "dist.destroy_process_group()\n"
         )
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         subprocess.run(
-            [sys.executable, "-c", program, str(tmp_path / "meet")], env=environment, check=True, timeout=120
+            [sys.executable, "-c", program, str(tmp_path / "meet")],
+            env=environment(),
+            check=True,
+            timeout=120,
         )

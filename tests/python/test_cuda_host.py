@@ -16,9 +16,9 @@ import pytest
 
 import lewm
 import synthetic
+from processes import environment
 from quality import least_cosine
 
-HERE = Path(__file__).resolve().parent
 CONFIG = synthetic.small(  # every thread of every block is executed: as little of them as shows everything
     image_size=16,
     patch_size=8,
@@ -71,10 +71,9 @@ def run(request: pytest.FixtureRequest, tmp_path: Path):
     lewm.save(synthetic.state(CONFIG), path, config=CONFIG)
 
     def call(program: str) -> dict[str, np.ndarray]:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
         done = subprocess.run(
             [sys.executable, "-c", start + program, str(path), str(out)],
-            env=environment,
+            env=environment(),
             capture_output=True,
             text=True,
             check=False,
@@ -253,7 +252,6 @@ np.savez(out, value=value.detach().numpy(), gradient=mine.grad.numpy())
 def test_sigreg_on_cuda_tensors_over_ranks(tmp_path: Path, parts: str) -> None:
     torch = pytest.importorskip("torch")
     ranks = parts.split(",")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
     running = [
         subprocess.Popen(
             [
@@ -265,7 +263,7 @@ def test_sigreg_on_cuda_tensors_over_ranks(tmp_path: Path, parts: str) -> None:
                 str(tmp_path / f"{rank}.npz"),
                 str(tmp_path / "meet"),
             ],
-            env=environment,
+            env=environment(),
         )
         for rank in range(len(ranks))
     ]

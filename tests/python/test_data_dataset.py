@@ -143,6 +143,23 @@ def test_indices_are_integers(tmp_path: Path) -> None:
             data[wrong]
 
 
+def test_episodes_are_integers(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", columns_of())
+    data = TrajectoryDataset(path, FRAMES, SKIP, episodes=np.array([3, 0], np.uint8))
+    assert data.episodes.tolist() == [3, 0]
+    for wrong in (np.array([True, False, True, False]), [0.9], ["0"]):
+        with pytest.raises(TypeError, match="episodes: expected integers, got"):
+            TrajectoryDataset(path, FRAMES, SKIP, episodes=wrong)
+        with pytest.raises(TypeError, match="episodes: expected integers, got"):
+            data.subset(wrong)
+
+
+@pytest.mark.parametrize("name", ["pixels", "action"])
+def test_further_columns_do_not_replace_those_of_every_window(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=f"columns: '{name}' is in every window already"):
+        TrajectoryDataset(write(tmp_path / "a.h5", columns_of()), FRAMES, SKIP, columns=["state", name])
+
+
 def test_rows_of_no_episode_do_not_count(tmp_path: Path) -> None:
     columns = columns_of()
     unused = {
@@ -233,6 +250,8 @@ def test_a_missing_extra_column_is_named(tmp_path: Path) -> None:
         ("ep_len", np.array([9, 5, 7, 14]), "episodes 2 and 3 of ep_offset overlap"),
         ("ep_len", np.array([9, 5, 6, 15]), "has 34 rows, the episodes need 35"),
         ("ep_offset", np.array([-1, 9, 14, 20]), "episode 0 has length 9 and offset -1"),
+        ("ep_offset", np.array([0, 9, 14, 2**63 - 5]), "episode 3 has length 14 and offset 9223372036854775803"),
+        ("ep_len", np.array([9, 5, 6, 2**63 - 5]), "episode 3 has length 9223372036854775803 and offset 20"),
         ("pixels", np.zeros((34, SIZE, SIZE, 3), np.float32), "pixels: expected \\(N, H, W, 3\\) uint8"),
         ("pixels", np.zeros((34, 3, SIZE, SIZE), np.uint8), "pixels: expected \\(N, H, W, 3\\) uint8"),
         ("pixels", np.zeros((30, SIZE, SIZE, 3), np.uint8), "pixels has 30 rows, the episodes need 34"),
@@ -270,6 +289,20 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "cut.h5").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(lewm.Error, match="not a readable HDF5 file"):
         TrajectoryDataset(tmp_path / "cut.h5")
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+@pytest.mark.parametrize("structure", [b"SNOD", b"HEAP", b"TREE"])
+def test_a_damaged_file_is_named(tmp_path: Path, structure: bytes, in_memory: bool) -> None:
+    """Each of the places at which HDF5's structures begin, which it marks by a word."""
+    path = write(tmp_path / "a.h5", columns_of(), chunks=(2, *FRAME))
+    whole, place, places = path.read_bytes(), -1, 0
+    while (place := whole.find(structure, place + 1)) >= 0:
+        path.write_bytes(whole[:place] + b"XXXX" + whole[place + 4 :])
+        with pytest.raises(lewm.Error, match=r"a\.h5: (not a readable HDF5 file|\w+ cannot be read)"):
+            TrajectoryDataset(path, FRAMES, SKIP, in_memory=in_memory)
+        places += 1
+    assert places >= 1
 
 
 @pytest.mark.parametrize(
@@ -343,3 +376,22 @@ def test_frames_go_only_where_they_fit(tmp_path: Path) -> None:
         data.batch([0, 1], torch.empty(1, FRAMES, SIZE, SIZE, 3, dtype=torch.uint8))
     with pytest.raises(ValueError, match="workers: expected an int of at least 0, got -1"):
         read_batches(data, [[0]], workers=-1)
+
+
+@pytest.mark.parametrize("storage", ["contiguous", "gzip"])
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.zeros((2, 2, *FRAME), np.uint8),
+        np.zeros((1, FRAMES, *FRAME), np.uint8),
+        np.zeros((2, FRAMES, SIZE, SIZE, 1), np.uint8),
+        np.zeros((2, FRAMES, *FRAME), np.uint16),
+        np.zeros((2, FRAMES, *FRAME), np.uint8, order="F"),
+    ],
+    ids=lambda out: f"{out.shape} {out.dtype}",
+)
+def test_frames_are_read_only_into_what_holds_them(tmp_path: Path, storage: str, out: np.ndarray) -> None:
+    file = EpisodeFile(write(tmp_path / "a.h5", columns_of(), **storage_options(storage)))
+    with pytest.raises(ValueError, match=r"out: expected C-contiguous \(2, 3, 8, 8, 3\) uint8, got"):
+        file.read_frames("pixels", np.array([0, 14]), FRAMES, SKIP, out)
+    assert not out.any()

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -18,6 +20,7 @@ import lewm
 from lewm.data import EpisodeFile, EpisodeWriter
 from lewm.data.journal import JournaledFile, journal_path, recover
 from lewm.data.writer import COMPRESSIONS
+from processes import environment
 
 
 def episode(length: int, seed: int = 0, size: int = 16) -> dict[str, np.ndarray]:
@@ -102,6 +105,77 @@ def test_overwrite_starts_anew(tmp_path: Path) -> None:
     assert_holds(tmp_path / "a.h5", [episode(5, 1)])
 
 
+@pytest.mark.parametrize("folder", [".", "elsewhere"])
+def test_a_file_stays_until_an_episode_replaces_it(tmp_path: Path, folder: str) -> None:
+    """Overwriting, whatever is refused, fails or never comes; links lead to the file itself."""
+    path = tmp_path / folder / "a.h5"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"something else")
+    (tmp_path / "link.h5").symlink_to(path)
+    (path.parent / "a.h5.new").write_bytes(b"mine")
+    before = sorted(tmp_path.rglob("*"))
+    EpisodeWriter(tmp_path / "link.h5", overwrite=True).close()
+    for columns, attributes in (
+        ({**episode(5), "state": np.zeros(3)}, {}),
+        ({**episode(5), "state/more": np.zeros(5)}, {}),
+        (episode(5), {"seed": 10**30}),
+    ):
+        with (
+            EpisodeWriter(tmp_path / "link.h5", overwrite=True, attributes=attributes) as writer,
+            pytest.raises((ValueError, TypeError)),
+        ):
+            writer.write_episode(columns)
+        assert path.read_bytes() == b"something else"
+    with EpisodeWriter(tmp_path / "link.h5", overwrite=True) as writer:
+        writer.write_episode(episode(5))
+    assert_holds(path, [episode(5)])
+    assert sorted(tmp_path.rglob("*")) == before and (path.parent / "a.h5.new").read_bytes() == b"mine"
+
+
+def test_an_interrupted_first_episode_leaves_the_old_file(tmp_path: Path, monkeypatch) -> None:
+    path, append = tmp_path / "a.h5", EpisodeWriter._append
+    with EpisodeWriter(path) as writer:
+        writer.write_episode(episode(5, 0))
+
+    def interrupted(self, name: str, rows: np.ndarray, end: int) -> None:
+        append(self, name, rows, end)
+        if name == "ep_len":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(EpisodeWriter, "_append", interrupted)
+    with pytest.raises(KeyboardInterrupt), EpisodeWriter(path, overwrite=True) as writer:
+        writer.write_episode(episode(5, 1))
+    assert_holds(path, [episode(5, 0)])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        (np.int32, 2**40),
+        (np.int8, -300),
+        (np.int64, np.uint64(2**63)),
+        (np.uint8, np.uint16(300)),
+        (np.float16, 1e300),
+        (np.float32, -1e300),
+        (np.float16, 70000),
+    ],
+)
+def test_numbers_beyond_a_columns_type_are_refused(tmp_path: Path, dtype: type, value: float) -> None:
+    held = np.array([np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else np.inf] * 5, dtype)
+    rows = np.full(5, 7, np.asarray(value).dtype)
+    with EpisodeWriter(tmp_path / "a.h5") as writer:
+        writer.write_episode({**episode(5), "state": held})
+        writer.write_episode({**episode(5), "state": rows})
+        rows[3] = value
+        message = rf"state: expected numbers that fit {np.dtype(dtype)}, got {rows[3]}".replace("+", r"\+")
+        with pytest.raises(ValueError, match=message):
+            writer.write_episode({**episode(5), "state": rows})
+    assert_holds(
+        tmp_path / "a.h5", [{**episode(5), "state": held}, {**episode(5), "state": np.full(5, 7, dtype)}]
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -178,6 +252,39 @@ def test_a_second_writer_at_the_same_time_is_refused(tmp_path: Path) -> None:
             EpisodeWriter(tmp_path / "a.h5")
     EpisodeWriter(tmp_path / "a.h5").close()
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_a_link_is_the_file_it_leads_to(tmp_path: Path) -> None:
+    path, link = tmp_path / "a.h5", tmp_path / "link.h5"
+    link.symlink_to("a.h5")
+    with EpisodeWriter(link) as writer:
+        writer.write_episode(episode(5))
+        with pytest.raises(lewm.Error, match="another process is writing"):
+            EpisodeWriter(path)
+    assert_holds(path, [episode(5)])
+    intended = interrupted_commit(path)
+    assert recover(link) and path.read_bytes() == intended
+    assert sorted(tmp_path.iterdir()) == [path, link] and link.is_symlink()
+
+
+def test_threads_may_share_a_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, append = tmp_path / "a.h5", EpisodeWriter._append
+
+    def slow(self, name: str, rows: np.ndarray, end: int) -> None:
+        time.sleep(0.001)  # lets another thread in
+        append(self, name, rows, end)
+
+    monkeypatch.setattr(EpisodeWriter, "_append", slow)
+    with EpisodeWriter(path) as writer:
+        parts = [[episode(length, length) for length in range(first, 27, 4)] for first in range(3, 7)]
+        threads = [threading.Thread(target=writer.write_episodes, args=(part,)) for part in parts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    lengths = EpisodeFile(path).lengths.tolist()
+    assert sorted(lengths) == list(range(3, 27))
+    assert_holds(path, [episode(length, length) for length in lengths])
 
 
 def test_writing_after_close_is_refused(tmp_path: Path) -> None:
@@ -265,6 +372,63 @@ def test_a_damaged_journal_changes_nothing(tmp_path: Path, damage) -> None:
     assert path.read_bytes() == before and not journal.exists()
 
 
+@pytest.mark.parametrize("killed_at", ["first page", "second page", "cut", "removal"])
+def test_a_commit_interrupted_anywhere_is_completed(
+    tmp_path: Path, killed_at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old" * 5000)
+    file = JournaledFile(path)
+    for place in (5, 9000):
+        file.seek(place)
+        file.write(b"new state")
+    file.truncate(9004)
+    file.seek(0)
+    intended = file.read()
+    steps = iter(["first page", "second page", "cut", "removal"])
+
+    def until_killed(step: Callable[..., object]) -> Callable[..., object]:
+        def run(*args: object) -> object:
+            if next(steps) == killed_at:
+                raise KeyboardInterrupt
+            return step(*args)
+
+        return run
+
+    monkeypatch.setattr(os, "pwrite", until_killed(os.pwrite))
+    monkeypatch.setattr(os, "ftruncate", until_killed(os.ftruncate))
+    monkeypatch.setattr(Path, "unlink", until_killed(Path.unlink))
+    with pytest.raises(KeyboardInterrupt):
+        file.commit()
+    monkeypatch.undo()
+    file.close()
+    assert recover(path)
+    assert path.read_bytes() == intended and not journal_path(path).exists()
+
+
+@pytest.mark.parametrize("other", [b"a diary", b"OLD" * 5000, b"old" * 5000 + b" and more", b"new" * 5000])
+def test_a_journal_changes_no_other_file(tmp_path: Path, other: bytes) -> None:
+    """As when the file was replaced after its writer had been killed."""
+    path = tmp_path / "file"
+    interrupted_commit(path)
+    left = journal_path(path).read_bytes()
+    path.write_bytes(other)
+    assert not recover(path)
+    assert path.read_bytes() == other and journal_path(path).read_bytes() == left
+
+
+def test_what_is_not_a_journal_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with EpisodeWriter(path) as writer:
+        writer.write_episode(episode(5))
+    journal_path(path).write_text("a diary")
+    assert EpisodeFile(path).episodes == 1
+    with pytest.raises(lewm.Error, match=r"a\.h5\.journal: not the journal of "):
+        EpisodeWriter(path, overwrite=True)
+    assert journal_path(path).read_text() == "a diary"
+    assert sorted(tmp_path.iterdir()) == [path, journal_path(path)]
+
+
 @pytest.mark.parametrize("column", ["action", "ep_len", "ep_offset"])
 def test_an_interrupted_episode_is_left_out(tmp_path: Path, column: str, monkeypatch) -> None:
     """Ctrl-C while an episode is being written, wherever it comes: the file has those before it, and goes on."""
@@ -314,7 +478,6 @@ def test_a_file_that_cannot_grow_is_refused(tmp_path: Path) -> None:
 _ENDLESS_WRITER = textwrap.dedent(
     """
     import sys
-    sys.path.insert(0, sys.argv[2])
     from test_data_writer import EpisodeWriter, episode
     with EpisodeWriter(sys.argv[1], compression="lzf") as writer:
         for seed in range(writer.episodes, 100000):
@@ -327,14 +490,13 @@ _ENDLESS_WRITER = textwrap.dedent(
 def test_a_killed_writer_loses_at_most_the_episode_in_progress(tmp_path: Path) -> None:
     """SIGKILL at random moments, each time continuing: all episodes reported as written are there, intact."""
     path = tmp_path / "a.h5"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     rng = np.random.default_rng(0)
     for _ in range(4):
         process = subprocess.Popen(
-            [sys.executable, "-c", _ENDLESS_WRITER, str(path), str(Path(__file__).parent)],
+            [sys.executable, "-c", _ENDLESS_WRITER, str(path)],
             stdout=subprocess.PIPE,
             text=True,
-            env=environment,
+            env=environment(),
         )
         assert process.stdout is not None
         process.stdout.readline()

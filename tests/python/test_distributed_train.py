@@ -17,7 +17,8 @@ import torch.multiprocessing as mp
 import lewm
 from lewm.nn.batch_norm import BatchNorm
 from lewm.training import read_metrics
-from train_helpers import TINY_RUN, environment, write_episodes, write_settings
+from processes import environment
+from train_helpers import TINY_RUN, write_episodes, write_settings
 
 if not dist.is_available() or not dist.is_gloo_available():
     pytest.skip("torch without gloo", allow_module_level=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import lewm
 import synthetic
 from lewm import _core
 from lewm.checkpoint import Checkpoint
+from lewm.device_arrays import _contiguous
 
 CONFIG = synthetic.small(encoder_depth=2, predictor_depth=2)
 D, A = CONFIG.latent_dim, CONFIG.block_dim
@@ -81,6 +83,61 @@ def test_arrays_of_other_kinds_are_accepted(model: lewm.Model) -> None:
     np.testing.assert_array_equal(model.encode(torch.from_numpy(FRAMES)), model.encode(FRAMES))
     flipped = torch.from_numpy(FRAMES).flip(2)
     np.testing.assert_array_equal(model.encode(flipped), model.encode(FRAMES[:, :, ::-1]))
+
+
+def test_signs_that_torch_has_yet_to_flip_are_flipped(model: lewm.Model) -> None:
+    torch = pytest.importorskip("torch")
+    actions = torch.from_numpy(ACTIONS)
+    lazy = torch.complex(actions, actions).conj().imag
+    assert lazy.is_neg()
+    np.testing.assert_array_equal(model.rollout(LATENTS, lazy, PAST), model.rollout(LATENTS, -ACTIONS, PAST))
+    assert not _contiguous(lazy).is_neg()  # of arrays on a GPU
+
+
+def test_tensors_without_memory_are_refused(model: lewm.Model) -> None:
+    torch = pytest.importorskip("torch")
+    for call, name in (
+        (lambda: model.encode(torch.zeros(FRAMES.shape, dtype=torch.uint8, device="meta")), "frames"),
+        (lambda: model.rollout(torch.zeros(LATENTS.shape, device="meta"), ACTIONS, PAST), "latents"),
+        (lambda: model.rollout(LATENTS, torch.zeros(ACTIONS.shape, device="meta"), PAST), "actions"),
+    ):
+        with pytest.raises(TypeError, match=f"{name}: expected an array on the CPU, got Tensor"):
+            call()
+
+
+_WEIGHT = "encoder.encoder.layer.0.intermediate.dense.weight"
+
+
+def test_tensors_in_memory_may_lie_in_any_order(model: lewm.Model) -> None:
+    state, expected = synthetic.state(CONFIG), model.encode(FRAMES)
+    for tensors in (
+        {name: np.asfortranarray(tensor) for name, tensor in state.items()},
+        {**state, _WEIGHT: np.repeat(state[_WEIGHT], 2, axis=1)[:, ::2]},
+        {**state, _WEIGHT: state[_WEIGHT].astype(np.float64)},
+    ):
+        other = lewm.Model.from_checkpoint(Checkpoint(CONFIG, tensors), "fp32", 1)
+        np.testing.assert_array_equal(other.encode(FRAMES), expected)
+
+
+@pytest.mark.parametrize("kind", [">f4", "float16", "list"])
+def test_tensors_of_other_kinds_are_refused_by_name(kind: str) -> None:
+    state = synthetic.state(CONFIG)
+    tensor: Any = state[_WEIGHT].tolist() if kind == "list" else state[_WEIGHT].astype(kind)
+    with pytest.raises(TypeError, match=rf"tensors: {_WEIGHT}: expected a float32.*got .*{kind}"):
+        lewm.Model.from_checkpoint(Checkpoint(CONFIG, {**state, _WEIGHT: tensor}), "fp32", 1)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file names are bytes on POSIX alone")
+def test_file_names_need_not_be_text(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"model\xff.safetensors")
+    try:
+        lewm.save(synthetic.state(CONFIG), path, config=CONFIG)
+    except OSError:
+        pytest.skip("a file system whose names are UTF-8")
+    assert lewm.load(path).config == CONFIG
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(lewm.Error, match=r"model\\xff\.safetensors: "):
+        lewm.load(path)
 
 
 def _changed(array: np.ndarray, value: float) -> np.ndarray:

@@ -36,11 +36,11 @@ def _cases(isas: list[str]) -> list[Any]:
     ]
 
 
-def _model(case: str, precision: str, isa: str, threads: int | None = None) -> lewm.Model:
+def _model(case: str, precision: str, isa: str) -> lewm.Model:
+    """Predictor and encoder at this precision."""
     config = synthetic.CASES[case]
-    return lewm.Model.from_checkpoint(
-        Checkpoint(config, synthetic.state(config)), precision, threads, isa=isa
-    )
+    checkpoint = Checkpoint(config, synthetic.state(config))
+    return lewm.Model.from_checkpoint(checkpoint, precision, isa=isa, encoder_precision=precision)
 
 
 def _past(past: NDArray[np.float32]) -> NDArray[np.float32] | None:

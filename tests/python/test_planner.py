@@ -204,7 +204,26 @@ def test_costs_of_given_candidates(model: lewm.Model, make: Make) -> None:
             ValueError,
             "bounds: expected low of at most high, got more in dimension 1",
         ),
-        ({"bounds": (-1, float("nan"))}, ValueError, "bounds: high: expected numbers, got nan"),
+        (
+            {"bounds": (-1, float("nan"))},
+            ValueError,
+            "bounds: high: expected numbers of float32 or inf, got nan",
+        ),
+        (
+            {"bounds": (float("inf"), float("inf"))},
+            ValueError,
+            "bounds: low: expected numbers of float32 or -inf, got inf",
+        ),
+        (
+            {"bounds": (-1e300, 1)},
+            ValueError,
+            r"bounds: low: expected numbers of float32 or -inf, got -1e\+300",
+        ),
+        (
+            {"bounds": (-1, float("-inf"))},
+            ValueError,
+            "bounds: high: expected numbers of float32 or inf, got -inf",
+        ),
         ({"std": -1.0}, ValueError, r"^std: expected a finite number of at least 0, got -1\.0"),
         ({"std": float("inf")}, ValueError, "^std: expected a finite number of at least 0, got inf"),
         ({"std": float("nan")}, ValueError, "^std: expected a finite number of at least 0, got nan"),

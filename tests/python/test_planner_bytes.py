@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,6 +13,7 @@ import lewm
 import synthetic
 from lewm import _core
 from lewm.checkpoint import Checkpoint
+from processes import environment
 
 CONFIG = synthetic.small(encoder_depth=1, predictor_depth=1)
 TIERS = [(isa, precision) for isa in _core.isas_available() for precision in _core.precisions(isa)]
@@ -43,10 +42,7 @@ def digests(threads: int, alone: bool) -> dict[str, list[str]]:
 
 def in_another_process(threads: int, alone: bool) -> dict[str, list[str]]:
     code = f"import json, test_planner_bytes as t; print(json.dumps(t.digests({threads}, {alone})))"
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    run = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, check=True
-    )
+    run = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, check=True)
     found: dict[str, list[str]] = json.loads(run.stdout)
     return found
 

@@ -21,7 +21,7 @@ LOWER = [precision for precision in _core.precisions(_core.active_isa()) if prec
 
 
 def final_costs(problems: quality.Problems, precision: str) -> NDArray[np.float32]:
-    """(N,) costs in fp32 of what a search that has settled finds at a precision, frames encoded at it too."""
+    """(N,) costs in fp32 of what a search that has settled finds at a precision, from frames encoded in fp32."""
     planner = lewm.Planner(problems.model(precision), samples=64, elites=8, iterations=30, horizon=5)
     ids = np.arange(len(problems))  # noise of their own: rounding sends a search to another of its many ends
     return problems.score(planner.plan(problems.frames, problems.goals, problem_ids=ids).actions)

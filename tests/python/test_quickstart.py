@@ -158,6 +158,9 @@ def test_other_settings_are_refused(folder: Path) -> None:
         (["--episodes", "0"], "episodes: expected an int of at least 1, got 0"),
         (["--eval-episodes", "-1"], "eval_episodes: expected an int of at least 1, got -1"),
         (["--iterations", "0"], "iterations: expected an int of at least 1, got 0"),
+        (["--iterations", "99999999"], "iterations: expected at most 65535, got 99999999"),
+        (["--seed", "-1"], "seed: expected an int of at least 0, got -1"),
+        (["--seed", str(2**63)], "seed: expected less than 2^63"),
         (["--goal-offset", "101"], "goal_offset: expected at most 100 in lewm/TwoRoom-v0, got 101"),
         (["--replan-every", "6"], "replan_every: expected 1..5, got 6"),
         (["--context", "4"], "context: expected 1..3, got 4"),
@@ -172,3 +175,20 @@ def test_the_command_refuses_what_it_cannot_use_before_it_begins(
     assert main(["quickstart", str(tmp_path / "a"), *words]) == 1
     assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("a/*.h5"))
+    assert not (tmp_path / "a" / "settings.json").exists(), "the folder holds settings that are refused"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"policy": "nobody"}, "policy: expected one of .*, got 'nobody'"),
+        ({"proposals": -1}, "proposals: expected an int of at least 0, got -1"),
+        ({"planner": {**SETTINGS.planner, "action_hold": 3}}, "action_hold: expected a divisor"),
+    ],
+)
+def test_settings_that_a_later_stage_would_refuse_leave_no_folder(
+    changes: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        quickstart(tmp_path / "a", dataclasses.replace(SETTINGS, **changes), say=lambda line: None)
+    assert not (tmp_path / "a").exists()

@@ -174,6 +174,35 @@ def test_what_cannot_be_reported_is_named(run, tmp_path, capsys):
         write_html(run)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run/metrics.csv", "step,loss\n1,0.5\n"),
+        ("run/metrics.csv", "step,loss\n1,low\n"),
+        ("eval/results.json", '{"settings": 3}'),
+        ("eval/results.json", '{"settings": {}, "results": {"strict": {"model": 1}, "paper": {}}}'),
+        ("eval/results.json", '{"settings": {}, "results": {"strict": {}, "paper": {}}}'),
+        ("probe/probe.json", '{"scores": [{}]}'),
+        ("probe/probe.json", '{"scores": [], "geometry": []}'),
+        ("surprise/surprise.json", '{"tests": [3]}'),
+    ],
+)
+def test_results_of_another_form_are_named(run, name, content, capsys):
+    (run / name).write_text(content)
+    assert main(["report", str(run)]) == 1
+    assert capsys.readouterr().err.startswith(f"lewm report: {run / name}: ")
+
+
+def test_the_page_does_not_replace_results(run, tmp_path, capsys):
+    for out in (tmp_path / "other.html", run / "page.html", run / "page.html"):
+        assert main(["report", str(run), "--out", str(out)]) == 0
+    metrics = run / "run" / "metrics.csv"
+    before = metrics.read_bytes()
+    assert main(["report", str(run), "--out", str(metrics)]) == 1
+    assert "--out: " in capsys.readouterr().err
+    assert metrics.read_bytes() == before
+
+
 def test_text_is_escaped_and_bars_are_to_scale():
     assert "<b>" not in table(["<b>"], [["<b>"]])
     bar = interval_bar(0.5, 0.25, 0.75)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -72,9 +74,14 @@ def check_against_one_process(rank, sizes):
     for options in ({"seed": 5}, {"directions": u}, {"seed": 5, "pooled": True}, {"seed": 5, "knots": 9}):
         expected, expected_gradient = value_and_gradient(z, **options)
         for averaged, factor in ((True, len(sizes)), (False, 1)):
-            value, gradient = value_and_gradient(
-                share(z, rank, sizes), process_group=dist.group.WORLD, averaged_gradients=averaged, **options
-            )
+            with mock.patch.object(dist, "all_reduce", wraps=dist.all_reduce) as all_reduce:
+                value, gradient = value_and_gradient(
+                    share(z, rank, sizes),
+                    process_group=dist.group.WORLD,
+                    averaged_gradients=averaged,
+                    **options,
+                )
+            assert all_reduce.call_count == 1
             assert_close(value, expected)
             assert_close(gradient / factor, share(expected_gradient, rank, sizes))
 

@@ -27,7 +27,8 @@ from lewm.training.data import WindowOrder
 from lewm.training.diagnostics import effective_rank
 from lewm.training.log import Log
 from lewm.training.optim import learning_rate
-from train_helpers import TINY_RUN, environment, interrupt_after, write_episodes, write_settings
+from processes import environment
+from train_helpers import TINY_RUN, interrupt_after, write_episodes, write_settings
 
 LOSSES = ("loss", "pred_loss", "sigreg_loss", "grad_norm")
 
@@ -174,6 +175,16 @@ def test_overwrite_starts_anew(data, tmp_path):
         assert list(losses(tmp_path / "run")) == list(range(1, steps + 1))
 
 
+def test_a_run_outlives_an_overwriting_that_is_refused(data, tmp_path):
+    run, no_episodes = tmp_path / "run", tmp_path / "model.safetensors"
+    lewm.train(data=data, out=run, **{**TINY_RUN, "steps": 1})
+    no_episodes.write_bytes(b"no episodes")
+    for changes in ({"batch_size": 1_000_000}, {"data": no_episodes}):
+        with pytest.raises((ValueError, lewm.Error)):
+            lewm.train(**{**TINY_RUN, "data": data, "out": run, "overwrite": True, **changes})
+        assert read_checkpoint(run / "checkpoints" / "last.pt")["step"] == 1
+
+
 def test_resume_errors(whole_run, data, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no run to resume: it has no config\.yaml"):
         lewm.train(resume=tmp_path)
@@ -272,6 +283,8 @@ def test_settings_that_contradict_the_data_are_named(data, tmp_path):
         train(data=tmp_path / "absent.h5")
     with pytest.raises(ValueError, match="out: expected a path, got none"):
         train(out="")
+    with pytest.raises(ValueError, match='device: expected "auto", "cpu", "cuda" or "cuda:N", got \'meta\''):
+        train(device="meta")
     assert not (tmp_path / "run").exists()
 
 
@@ -357,6 +370,13 @@ def test_generators_are_restored(tmp_path):
     first = draw()
     restore_rng(read_checkpoint(tmp_path / "c.pt")["generators"], torch.device("cpu"))
     assert draw() == first
+
+
+@pytest.mark.parametrize("text", ["step,loss\n1,low\n", "step,loss\n1,2,3\n", "loss\n2\n"])
+def test_a_log_that_is_none_is_named(text, tmp_path):
+    (tmp_path / "metrics.csv").write_text(text)
+    with pytest.raises(lewm.Error, match=r"metrics\.csv: .* training log"):
+        read_metrics(tmp_path / "metrics.csv")
 
 
 def test_log_drops_rows_after_the_step_that_it_goes_on_from(tmp_path):

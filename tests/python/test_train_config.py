@@ -80,6 +80,11 @@ def test_malformed_overrides_are_refused(word):
         ({"compile": "maybe"}, TypeError, "compile: expected bool, got 'maybe'"),
         ({"lr": 0}, ValueError, r"lr: expected more than 0, got 0\.0"),
         ({"lr": float("nan")}, ValueError, "lr: expected more than 0, got nan"),
+        ({"lr": float("inf")}, ValueError, "lr: expected a finite number, got inf"),
+        ({"lr": 10**400}, ValueError, "lr: expected a finite number, got 1000"),
+        ({"epochs": float("inf")}, ValueError, "epochs: expected a finite number, got inf"),
+        ({"num_proj": 2_000_000_000}, ValueError, "num_proj: expected at most 1048576, got 2000000000"),
+        ({"knots": 2_000_000_000}, ValueError, "knots: expected at most 1048576, got 2000000000"),
         ({"dropout": 1.0}, ValueError, r"dropout: expected in \[0, 1\), got 1\.0"),
         ({"batch_size": 0}, ValueError, "batch_size: expected at least 1, got 0"),
         ({"precision": "fp8"}, ValueError, "precision: expected one of"),
@@ -100,6 +105,9 @@ def test_wrong_files_are_named(tmp_path):
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(ValueError, match=r"list\.yaml: expected settings as key: value, got list"):
         make_config(tmp_path / "list.yaml")
+    (tmp_path / "numbered.yaml").write_text("3: 4\n")
+    with pytest.raises(ValueError, match="3: no such setting"):
+        make_config(tmp_path / "numbered.yaml")
     (tmp_path / "broken.yaml").write_text("a: [1\n")
     with pytest.raises(ValueError, match=r"broken\.yaml: not readable as YAML"):
         make_config(tmp_path / "broken.yaml")

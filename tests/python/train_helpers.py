@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-import lewm
 from lewm.training import make_config
+from processes import environment
 
 IMAGE = 16
 ACTION_DIM = 2
@@ -99,9 +98,3 @@ Log.advance = counted
 sys.exit(main(["train", {str(settings)!r}]))
 """
     return subprocess.run([sys.executable, "-c", program], env=environment(), timeout=300).returncode
-
-
-def environment() -> dict[str, str]:
-    """Of a process that imports this lewm."""
-    package = str(Path(lewm.__file__).parent.parent)
-    return {**os.environ, "PYTHONPATH": package, "OMP_NUM_THREADS": "1"}

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lewm.arrays import at_least
 from lewm.checkpoint import Checkpoint
 from lewm.data.episode_file import EpisodeFile
 from lewm.model import Model
+from lewm.planner_options import checked_seed
 
 __all__ = ["EncodedEpisodes", "encode_episodes", "random_weights"]
 
@@ -55,9 +57,15 @@ def encode_episodes(
 
     Raises:
         FileNotFoundError, lewm.Error: as `EpisodeFile`; also for a column that is not there.
-        ValueError: the recorded frames are not of the model's size.
+        ValueError: a number is out of range, or the recorded frames are not of the model's size.
     """
+    at_least("episodes", episodes)
+    checked_seed(seed)
+    step = model.config.frame_skip if stride is None else at_least("stride", stride)
     file = EpisodeFile(path)
+    longest = int(file.lengths.max(initial=0))
+    if stride is not None and stride >= longest:
+        raise ValueError(f"stride: expected less than the {longest} steps of an episode, got {stride}")
     size = model.config.image_size
     recorded = file.column("pixels").shape[1:]
     if recorded != (size, size, 3):
@@ -65,7 +73,6 @@ def encode_episodes(
     names = list(columns) if columns is not None else _numeric_columns(file)
     count = min(episodes, file.episodes)
     chosen = np.sort(np.random.default_rng(seed).choice(file.episodes, count, replace=False))
-    step = stride or model.config.frame_skip
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ("pixels", *names)}
     latents, episode = [], []
     for done, index in enumerate(chosen, start=1):

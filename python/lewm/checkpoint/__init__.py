@@ -47,7 +47,7 @@ def save(
             transformers 5, which only accepts its own.
 
     Raises:
-        TypeError: ``model_or_state`` is none of these.
+        TypeError: ``model_or_state`` is none of these, ``config`` no LeWMConfig, or ``provenance`` no text.
         ValueError: ``config`` is missing, or a mean or std does not fit it.
         lewm.Error: the tensors are not those of the configuration, or not finite, or the model is of a kind that these
             files do not hold (one with another encoder, a behaviour-cloning policy).

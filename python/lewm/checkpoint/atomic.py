@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["replace_file", "write_file"]
+__all__ = ["replace_file", "replace_files", "write_file"]
 
 
 @contextmanager
@@ -20,18 +20,37 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises:
         OSError: the folder is missing or not writable, or the disk is full.
     """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
+    with replace_files(path) as (file,):
+        yield file
+
+
+@contextmanager
+def replace_files(*paths: str | os.PathLike[str]) -> Iterator[Sequence[BinaryIO]]:
+    """`replace_file` of several files: none is replaced before all are written.
+
+    Raises:
+        OSError: a folder is missing or not writable, a path is a folder, or the disk is full.
+    """
+    targets = [Path(path) for path in paths]
+    temporaries = [target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp") for target in targets]
+    for target in targets:
+        if target.is_dir():
+            raise IsADirectoryError(f"{target}: expected a file, got a folder")
     try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        with ExitStack() as opened:
+            files = [opened.enter_context(temporary.open("xb")) for temporary in temporaries]
+            yield files
+            for file in files:
+                file.flush()
+                os.fsync(file.fileno())
+        for temporary, target in zip(temporaries, targets, strict=True):
+            temporary.replace(target)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(target.parent)
+    for folder in {target.parent for target in targets}:
+        _sync_folder(folder)
 
 
 def write_file(path: str | os.PathLike[str], data: bytes) -> None:

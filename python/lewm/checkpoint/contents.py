@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
+import numpy as np
 from numpy.typing import NDArray
 
 from lewm.config import LeWMConfig
@@ -17,6 +17,8 @@ __all__ = ["IMAGENET", "Checkpoint", "Scaling", "from_metadata", "scaling", "to_
 
 FORMAT = "lewm"
 FORMAT_VERSION = "1"
+_LARGEST = float(np.finfo(np.float32).max)
+_LEAST_NORMAL = float(np.finfo(np.float32).tiny)
 
 
 class Scaling(TypedDict):
@@ -33,25 +35,26 @@ def scaling(name: str, values: Any, size: int) -> Scaling:
     """The checked copy of a mapping with ``mean`` and ``std``.
 
     Raises:
-        ValueError: it is not ``size`` finite numbers each, or a std is not positive; the message begins with ``name``.
+        ValueError: it is not ``size`` numbers each that are finite in float32, or a std is not a normal positive one;
+            the message begins with ``name``.
     """
     if not isinstance(values, Mapping) or set(values) != {"mean", "std"}:
         raise ValueError(f"{name}: expected mean and std, got {values!r:.80}")
     mean, std = (_numbers(f"{name}.{key}", values[key], size) for key in ("mean", "std"))
-    if not all(number > 0 for number in std):
-        raise ValueError(f"{name}.std: expected positive numbers, got {std}")
+    if not all(number >= _LEAST_NORMAL for number in std):
+        raise ValueError(f"{name}.std: expected positive normal numbers of float32, got {std}")
     return {"mean": mean, "std": std}
 
 
 def _numbers(name: str, values: Any, size: int) -> list[float]:
     try:
         numbers = [float(value) for value in values]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name}: expected {size} numbers, got {values!r:.80}") from None
     if len(numbers) != size:
         raise ValueError(f"{name}: expected {size} numbers, got {len(numbers)}")
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"{name}: expected finite numbers, got {numbers}")
+    if not all(abs(number) <= _LARGEST for number in numbers):
+        raise ValueError(f"{name}: expected finite numbers of float32, got {numbers}")
     return numbers
 
 
@@ -60,7 +63,8 @@ class Checkpoint:
     """A model as files hold it.
 
     Raises:
-        ValueError: a scaling is not of the configuration's size, not finite, or has a std that is not positive.
+        ValueError: a scaling is not of the configuration's size, not finite in float32, or has a std that is not a
+            normal positive number there. TypeError: ``config`` is no LeWMConfig, or ``provenance`` no text.
     """
 
     config: LeWMConfig
@@ -74,6 +78,10 @@ class Checkpoint:
     """Free text: where the weights come from."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.config, LeWMConfig):
+            raise TypeError(f"config: expected a lewm.LeWMConfig, got {type(self.config).__name__}")
+        if not isinstance(self.provenance, (str, type(None))):
+            raise TypeError(f"provenance: expected text, got {type(self.provenance).__name__}")
         scaling("preprocessing", self.preprocessing, 3)
         if self.action_scaling is not None:
             scaling("action_scaling", self.action_scaling, self.config.action_dim)

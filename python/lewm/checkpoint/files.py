@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lewm.arrays import at_least
 from lewm.checkpoint import safetensors
-from lewm.checkpoint.atomic import replace_file
+from lewm.checkpoint.atomic import replace_files
 from lewm.checkpoint.contents import (
     FORMAT,
     FORMAT_VERSION,
@@ -162,14 +162,16 @@ def _read_json(path: Path) -> Any:
 def write_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, transformers: int = 4) -> None:
     """Writes a checkpoint: one deployment file where ``path`` ends in ``.safetensors``, else a published folder.
 
-    Every file is written beside its target and renamed. ``transformers``: the encoder's naming in a folder, of
-    before (4) or since (5) transformers 5.
+    Files are written beside their targets and renamed when all are complete. ``transformers``: the encoder's naming
+    in a folder, of before (4) or since (5) transformers 5.
 
     Raises:
-        ValueError: the path has another suffix, or ``transformers`` is neither 4 nor 5.
+        ValueError: the path is empty or has another suffix, or ``transformers`` is neither 4 nor 5.
         lewm.Error: the tensors are not those of the configuration, or not finite.
         OSError: the files cannot be written.
     """
+    if not os.fspath(path):
+        raise ValueError("path: expected a folder or a name that ends in .safetensors, got ''")
     path = Path(path)
     if transformers not in (4, 5):
         raise ValueError(f"transformers: expected 4 or 5, got {transformers!r}")
@@ -182,9 +184,14 @@ def write_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, trans
     path.mkdir(parents=True, exist_ok=True)
     if transformers == 5:
         tensors = {to_transformers5(name): tensor for name, tensor in tensors.items()}
-    _write_json(path / "config.json", nodes_from_config(checkpoint.config))
-    _write_json(path / _SIDECAR, _sidecar(checkpoint))
-    write_state_dict(path / "weights.pt", tensors)
+    with replace_files(path / "config.json", path / _SIDECAR, path / "weights.pt") as (
+        config,
+        sidecar,
+        weights,
+    ):
+        config.write(_json(nodes_from_config(checkpoint.config)))
+        sidecar.write(_json(_sidecar(checkpoint)))
+        write_state_dict(weights, tensors)
 
 
 def _sidecar(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -199,6 +206,5 @@ def _sidecar(checkpoint: Checkpoint) -> dict[str, Any]:
     return values
 
 
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    with replace_file(path) as file:
-        file.write((json.dumps(values, indent=2) + "\n").encode("utf-8"))
+def _json(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2) + "\n").encode("utf-8")

@@ -154,7 +154,8 @@ def check_tensors(
     Floating-point tensors come as float32. ``num_batches_tracked`` may be absent: inference does not use it.
 
     Raises:
-        lewm.Error: a tensor is missing, has another shape, is not finite, or belongs to no such model.
+        lewm.Error: a tensor is missing, has another shape, is not finite, is a negative variance, or belongs to no
+            such model.
     """
     result: dict[str, NDArray[Any]] = {}
     for field in ("encoder_depth", "predictor_depth"):
@@ -183,6 +184,8 @@ def _as_float32(tensor: NDArray[Any], name: str, source: str) -> NDArray[Any]:
         array = np.asarray(tensor, np.float32, order="C")
     if not np.isfinite(array).all():
         raise Error(f"{source}: {name}: expected finite numbers, got NaN, infinity or a value beyond float32")
+    if name.endswith(".running_var") and (array < 0).any():
+        raise Error(f"{source}: {name}: expected variances of at least 0, got {array.min()}")
     return array
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -11,7 +10,6 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from lewm.checkpoint.atomic import replace_file
 from lewm.checkpoint.torch_reader import STORAGES
 
 __all__ = ["write_state_dict"]
@@ -24,8 +22,8 @@ _ORDERED_DICT = b"ccollections\nOrderedDict\n)R"  # GLOBAL, EMPTY_TUPLE, REDUCE
 _REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
 
 
-def write_state_dict(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Writes arrays as the state dict of a ``.pt`` file, whole or not at all.
+def write_state_dict(file: BinaryIO, tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Writes arrays into a file as the state dict that a ``.pt`` file is.
 
     Raises:
         ValueError: an array's dtype has no torch storage here.
@@ -36,7 +34,7 @@ def write_state_dict(path: str | os.PathLike[str], tensors: Mapping[str, NDArray
         for name, tensor in tensors.items()
     }
     description = _pickle(arrays)
-    with replace_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         _add(archive, file, "data.pkl", description)
         _add(archive, file, "byteorder", b"little")
         for key, array in enumerate(arrays.values()):

@@ -31,6 +31,19 @@ _COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    try:
+        return _run(argv, chosen)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (lewm.Error, ValueError, TypeError, OverflowError, MemoryError, OSError, ImportError) as error:
+        program = "lewm" if chosen is None else f"lewm {chosen}"
+        print(f"{program}: {str(error) or type(error).__name__}", file=sys.stderr)
+        return 1
+
+
+def _run(argv: list[str], chosen: str | None) -> int:
     parser = argparse.ArgumentParser(
         prog="lewm", description="Train LeWorldModel and plan in its latent space."
     )
@@ -42,7 +55,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv[:1] == ["--cmake-dir"]:
         print(lewm.cmake_dir())
         return 0
-    chosen = next((word for word in argv if not word.startswith("-")), None)
     module = None
     for name, (path, summary, extra) in _COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
@@ -63,11 +75,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     assert module is not None  # argparse has refused anything else
     args.command_line = shlex.join(["lewm", *argv])
-    try:
-        return int(module.run(args) or 0)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except (lewm.Error, ValueError, TypeError, OSError, ImportError) as error:
-        print(f"lewm {chosen}: {error}", file=sys.stderr)
-        return 1
+    return int(module.run(args) or 0)

@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.repeats < 1:
         raise ValueError(f"--repeats: expected at least 1, got {args.repeats}")
-    args.samples, args.iterations = args.samples or 300, args.iterations or 30
+    args.samples = 300 if args.samples is None else args.samples
+    args.iterations = 30 if args.iterations is None else args.iterations
     on_cpu = args.device == "cpu"
     where = _core.active_isa() if on_cpu else args.device
     precisions = args.precision or (_core.precisions(where) if on_cpu else ["bf16"])
@@ -78,11 +79,11 @@ def _measure(args: argparse.Namespace, precision: str) -> list[dict[str, Any]]:
     peak = _core.gemm_peak(precision, model.threads) if args.device == "cpu" else None
     frames = rng.integers(0, 256, (8, config.image_size, config.image_size, 3), np.uint8)
     latents = model.encode(frames[:2])
-    actions = rng.standard_normal((1, args.samples, args.horizon, config.block_dim), np.float32)
     elites = max(1, args.samples // 10)
-    planner = lewm.Planner(
+    planner = lewm.Planner(  # refuses the options before there are candidates of them
         model, samples=args.samples, elites=elites, iterations=args.iterations, horizon=args.horizon
     )
+    actions = rng.standard_normal((1, args.samples, args.horizon, config.block_dim), np.float32)
     candidates = args.samples * model.rollout_flops(args.horizon)
     works: list[tuple[str, int, Callable[[], Any]]] = [
         ("encode 1 frame", model.encode_flops, lambda: model.encode(frames[:1])),

@@ -11,8 +11,10 @@ import lewm
 from lewm.analysis.decoder import train_decoder
 from lewm.analysis.figures import strip
 from lewm.analysis.latents import encode_episodes
+from lewm.arrays import at_least
 from lewm.checkpoint.atomic import write_file
 from lewm.cli.eval import ProgressBars
+from lewm.cli.outputs import check_file, check_inputs
 from lewm.data.episode_file import EpisodeFile
 
 
@@ -35,7 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains the decoder, imagines the shown episodes from their first frame, and writes the picture."""
+    for name in ("episodes", "steps", "blocks", "strips"):
+        at_least(name, getattr(args, name))
+    check_file(args.out)
+    check_inputs(args.out, (args.model, args.data), ".png")
     model = lewm.load(args.model, precision=args.precision)
+    shown = _imagine(model, args)
     with ProgressBars() as bars:
         data = encode_episodes(
             model,
@@ -53,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             progress=lambda step, loss: bars("decoder", step, args.steps),
         )
     rows = []
-    for number, (frames, latents, imagined) in enumerate(_imagine(model, args), start=1):
+    for number, (frames, latents, imagined) in enumerate(shown, start=1):
         rows += [
             (f"{number}: real", frames),
             ("decoded", decoder.decode(latents)),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 import numpy as np
 
 import lewm
 from lewm.checkpoint.atomic import replace_file
+from lewm.cli.outputs import check_inputs
 from lewm.images import FITS, fit_image, read_image
 
 __all__ = ["add_arguments", "run"]
@@ -39,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Plans and prints the actions, in the environment's units."""
+    if args.out is not None:
+        check_inputs(Path(args.out), (args.model, args.frame, args.goal), ".npy")
     model = lewm.load(args.model, precision=args.precision, threads=args.threads)
     frame, goal = (
         fit_image(read_image(path), model.config.image_size, args.fit) for path in (args.frame, args.goal)

@@ -25,6 +25,7 @@ from lewm.analysis.probe import (
 )
 from lewm.checkpoint.atomic import write_file
 from lewm.cli.eval import ProgressBars
+from lewm.cli.outputs import check_folder
 from lewm.data.episode_file import EpisodeFile
 from lewm.envs import environment_class
 
@@ -64,6 +65,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"episodes: expected at least 2, got {args.episodes}")
     if not 0.0 < args.held_out < 1.0:
         raise ValueError(f"held_out: expected a share between 0 and 1, got {args.held_out}")
+    if not 0 <= args.seed < 2**32:
+        raise ValueError(f"seed: expected 0..2^32 - 1, got {args.seed}")
+    check_folder(args.out)
     model = lewm.load(args.model, precision=args.precision)
     with ProgressBars() as bars:
         data = encode_episodes(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lewm.cli.outputs import check_inputs
 from lewm.report import write_html
 
 
@@ -18,5 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the report and says where it is."""
+    if args.out is not None:
+        check_inputs(args.out, (args.run,), ".html")
     print(write_html(args.run, args.out))
     return 0

@@ -10,8 +10,10 @@ from pathlib import Path
 import lewm
 from lewm.analysis.figures import surprise_curves
 from lewm.analysis.surprise import PairedTest, surprise_test
+from lewm.arrays import at_least
 from lewm.checkpoint.atomic import write_file
 from lewm.cli.eval import ProgressBars
+from lewm.cli.outputs import check_folder
 from lewm.envs import environment_class
 
 
@@ -35,10 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plays the pairs, prints the tests and writes surprise.json and surprise.png."""
-    if args.pairs < 2:
-        raise ValueError(f"pairs: expected at least 2, got {args.pairs}")
-    if args.blocks < 4:
-        raise ValueError(f"blocks: expected at least 4, got {args.blocks}")
+    for name, least in (("pairs", 2), ("blocks", 4), ("seed", 0)):
+        at_least(name, getattr(args, name), least)
+    check_folder(args.out)
     model = lewm.load(args.model, precision=args.precision)
     kind = environment_class(args.env)
     env = kind(image_size=model.config.image_size)

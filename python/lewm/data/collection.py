@@ -53,9 +53,9 @@ def collect(
         env: id or short name, such as "lewm/TwoRoom-v0" or "two_room".
         out: HDF5 file; its folder is made. See `lewm.data.EpisodeWriter` for what happens when the process is killed.
         episodes: how many the file shall hold.
-        image_size: side of the frames, in pixels.
+        image_size: side of the frames, in pixels. The frames of an episode must fit into the machine's memory.
         policy: one of the environment's ``policies``; its first by default.
-        seed: of the collection, not negative.
+        seed: of the collection, from 0 to 2^64 - 1.
         workers: processes that record. 1: this one, as for an environment that records in batches.
         compression: of the frames, see `lewm.data.EpisodeWriter`.
         overwrite: start anew instead of continuing.
@@ -68,10 +68,13 @@ def collect(
     """
     for name, value, least in (("episodes", episodes, 1), ("workers", workers, 1), ("seed", seed, 0)):
         at_least(name, value, least)
+    if seed >= 2**64:
+        raise ValueError(f"seed: expected an int below 2^64, got {seed}")
     kind = environment_class(env)
     policy = next(iter(kind.policies)) if policy is None else policy
     kind.make_policy(policy)  # refuses an unknown one before anything is written
     image_size = checked_image_size(image_size)
+    _require_memory(image_size, kind.max_episode_steps + 1)
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     attributes = {"env": kind.env_id, "image_size": image_size, "policy": policy, "seed": int(seed)}
@@ -89,6 +92,16 @@ def collect(
                 if progress is not None:
                     progress(writer.episodes, episodes)
         return writer.episodes - had
+
+
+def _require_memory(image_size: int, frames: int) -> None:
+    needed = frames * 3 * image_size**2
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise ValueError(
+            f"image_size: an episode of {frames} frames with {image_size} pixels a side takes {needed >> 30} GiB, "
+            f"this machine has {memory >> 30} GiB of memory"
+        )
 
 
 def _episodes_per_task(image_size: int, steps: int) -> int:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from lewm.arrays import at_least
 from lewm.checkpoint.contents import Scaling, scaling
-from lewm.data.episode_file import EpisodeFile
+from lewm.data.episode_file import EpisodeFile, hdf5_errors
 from lewm.errors import Error
 
 __all__ = ["TrajectoryDataset", "fit_scaling"]
@@ -53,7 +53,9 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
         FileNotFoundError: there is no such file.
         lewm.Error: it is not an episode file, lacks a column (the message names it and lists those there are), has one
             of another shape or type, or has NaN or infinity in an action before an episode's last row.
-        ValueError: an argument is out of range, or no episode is long enough for a window.
+        ValueError: an argument is out of range, ``columns`` names one that every item has, or no episode is long enough
+            for a window.
+        TypeError: ``episodes`` are not integers.
     """
 
     def __init__(
@@ -72,6 +74,9 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
         if in_memory not in (True, False, "auto"):
             raise ValueError(f"in_memory: expected True, False or 'auto', got {in_memory!r}")
         self.columns = tuple(columns)
+        for name in ("pixels", "action"):
+            if name in self.columns:
+                raise ValueError(f"columns: {name!r} is in every window already")
         self.file = EpisodeFile(path)
         pixels = self.file.column("pixels")
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3:
@@ -79,7 +84,7 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
         self.frame_shape: tuple[int, ...] = pixels.shape[1:]
         """(H, W, 3)"""
         actions = _read_actions(self.file)
-        self._extra = {name: self.file.column(name)[:] for name in self.columns}
+        self._extra = {name: self.file.read(name, 0, None) for name in self.columns}
         self.action_scaling: Scaling = (
             fit_scaling(actions)
             if action_scaling is None
@@ -145,7 +150,7 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
         return self.subset(np.sort(order[held_out:])), self.subset(np.sort(order[:held_out]))
 
     def _use_episodes(self, episodes: Iterable[int]) -> None:
-        chosen = np.asarray(list(episodes), dtype=np.int64)
+        chosen = _integers("episodes", list(episodes))
         total = self.file.episodes
         if len(chosen) and (chosen.min() < 0 or chosen.max() >= total):
             raise ValueError(
@@ -170,10 +175,7 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
         Raises:
             IndexError: an index is not that of a window. TypeError: it is no integer.
         """
-        index = np.asarray(indices)
-        if index.dtype.kind not in "iu" and index.size:
-            raise TypeError(f"indices: expected integers, got {index.dtype}")
-        index = index.astype(np.int64)
+        index = _integers("indices", indices)
         count = self.num_windows
         if index.size and (index.min() < -count or index.max() >= count):
             raise IndexError(f"window {index.min()} to {index.max()} of {count}")
@@ -231,9 +233,18 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
     def _read_all(self) -> NDArray[np.uint8]:
         column = self.file.column("pixels")
         frames = np.empty(column.shape, dtype=np.uint8)
-        for first in range(0, len(frames), _BLOCK_ROWS):
-            column.read_direct(frames, np.s_[first : first + _BLOCK_ROWS], np.s_[first : first + _BLOCK_ROWS])
+        with hdf5_errors(f"{self.file.path}: pixels cannot be read"):
+            for first in range(0, len(frames), _BLOCK_ROWS):
+                block = np.s_[first : first + _BLOCK_ROWS]
+                column.read_direct(frames, block, block)
         return frames
+
+
+def _integers(name: str, values: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"{name}: expected integers, got {array.dtype}")
+    return array.astype(np.int64)
 
 
 def fit_scaling(actions: NDArray[Any]) -> Scaling:
@@ -261,7 +272,7 @@ def _read_actions(file: EpisodeFile) -> NDArray[np.float32]:
     column = file.column("action")
     if column.ndim != 2 or column.dtype.kind != "f":
         raise Error(f"{file.path}: action: expected (N, A) floats, got {column.shape} {column.dtype}")
-    actions = column[:].astype(np.float32)
+    actions = file.read("action", 0, None).astype(np.float32)
     last = np.zeros(len(actions), dtype=bool)
     last[file.offsets + file.lengths - 1] = True
     used = np.zeros(len(actions) + 1, dtype=np.int64)

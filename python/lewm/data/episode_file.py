@@ -8,6 +8,8 @@ HDF5, frame by frame.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,22 @@ from numpy.typing import NDArray
 from lewm.data.journal import recover
 from lewm.errors import Error
 
-__all__ = ["EpisodeFile"]
+__all__ = ["EpisodeFile", "hdf5_errors"]
 
 _BOOKKEEPING = ("ep_len", "ep_offset")
+_MOST_ROWS = 2**62  # of an offset or a length, so that their sum is an int64
 _CACHE_BYTES = 16 << 20  # of HDF5's chunk cache, where chunks hold several frames or parts of them
+
+
+@contextmanager
+def hdf5_errors(message: str) -> Iterator[None]:
+    """Within it what h5py raises for a damaged file is a `lewm.Error` that begins with ``message``."""
+    try:
+        yield
+    except Error:
+        raise
+    except (OSError, RuntimeError, LookupError) as error:
+        raise Error(f"{message} ({error})") from None
 
 
 class EpisodeFile:
@@ -35,7 +49,7 @@ class EpisodeFile:
 
     Raises:
         FileNotFoundError: there is no such file.
-        lewm.Error: it is not HDF5, or ``ep_len`` and ``ep_offset`` are missing or inconsistent.
+        lewm.Error: it is not HDF5 or damaged, or ``ep_len`` and ``ep_offset`` are missing or inconsistent.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -46,7 +60,7 @@ class EpisodeFile:
         self._handle: h5py.File | None = None
         self._descriptor = -1
         self._process = -1
-        self._places: dict[str, _RawPlaces | None] = {}
+        self._layouts: dict[str, tuple[tuple[int, ...], np.dtype[Any], _RawPlaces | None]] = {}
         self.lengths, self.offsets = self._read_bookkeeping()
 
     # ---- what is in it -------------------------------------------------------------------------------------
@@ -63,7 +77,8 @@ class EpisodeFile:
     @property
     def attributes(self) -> dict[str, Any]:
         """The file's attributes: numbers and strings."""
-        return {name: _plain(value) for name, value in self.handle.attrs.items()}
+        with hdf5_errors(f"{self.path}: the attributes cannot be read"):
+            return {name: _plain(value) for name, value in self.handle.attrs.items()}
 
     @property
     def episodes(self) -> int:
@@ -92,9 +107,14 @@ class EpisodeFile:
 
     # ---- rows ----------------------------------------------------------------------------------------------
 
-    def read(self, name: str, start: int, stop: int, step: int = 1) -> NDArray[Any]:
-        """Rows start, start + step, ... before stop, of a column."""
-        return self.column(name)[start:stop:step]
+    def read(self, name: str, start: int, stop: int | None, step: int = 1) -> NDArray[Any]:
+        """Rows start, start + step, ... before stop (None: to the end), of a column.
+
+        Raises:
+            lewm.Error: there is no such column, or it cannot be read.
+        """
+        with hdf5_errors(f"{self.path}: {name} cannot be read"):
+            return self.column(name)[start:stop:step]
 
     def read_frames(
         self, name: str, starts: NDArray[np.int64], frames: int, step: int, out: NDArray[Any]
@@ -105,16 +125,20 @@ class EpisodeFile:
         ``out`` is C-contiguous and of the column's dtype. Reads in the order of the file.
 
         Raises:
+            ValueError: ``out`` is something else.
             lewm.Error: the file ends before a frame, or a chunk cannot be decoded.
         """
-        places = self._raw_places(name)
+        self.locate(name)
+        row_shape, dtype, places = self._layouts[name]
+        shape = (len(starts), frames, *row_shape)
+        if out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
+            raise ValueError(f"out: expected C-contiguous {shape} {dtype}, got {out.shape} {out.dtype}")
         order = np.argsort(starts, kind="stable")
         if places is not None:
             rows = starts[order, None] + np.arange(frames) * step
             places.read(self._raw_descriptor(), rows, out, order)
             return
         dataset = self.handle[name]
-        row_shape = dataset.shape[1:]
         memory = h5py.h5s.create_simple((1, *row_shape))
         space = dataset.id.get_space()
         origin = (0,) * len(row_shape)
@@ -129,12 +153,10 @@ class EpisodeFile:
 
     def locate(self, name: str) -> None:
         """Finds out where the rows of a column lie, which `read_frames` otherwise does at its first call."""
-        self._raw_places(name)
-
-    def _raw_places(self, name: str) -> _RawPlaces | None:
-        if name not in self._places:
-            self._places[name] = _RawPlaces.of(self.column(name))
-        return self._places[name]
+        if name not in self._layouts:
+            with hdf5_errors(f"{self.path}: {name} cannot be read"):
+                column = self.column(name)
+                self._layouts[name] = column.shape[1:], column.dtype, _RawPlaces.of(column)
 
     # ---- handles -------------------------------------------------------------------------------------------
 
@@ -158,22 +180,21 @@ class EpisodeFile:
             self._process, self._handle, self._descriptor = os.getpid(), None, -1
 
     def _open(self) -> h5py.File:
-        file = self._open_with(cache_bytes=0)  # a chunk of one frame is decoded faster past the cache
-        if any(_shares_chunks(item) for item in file.values()):
-            file.close()
-            file = self._open_with(_CACHE_BYTES)
-        if any(_needs_plugin(item) for item in file.values()):
-            import hdf5plugin  # noqa: F401 - registers its filters
-        return file
+        with hdf5_errors(f"{self.path}: not a readable HDF5 file"):
+            file = self._open_with(cache_bytes=0)  # a chunk of one frame is decoded faster past the cache
+            if any(_shares_chunks(item) for item in file.values()):
+                file.close()
+                file = self._open_with(_CACHE_BYTES)
+            if any(_needs_plugin(item) for item in file.values()):
+                import hdf5plugin  # noqa: F401 - registers its filters
+            return file
 
     def _open_with(self, cache_bytes: int) -> h5py.File:
-        problem: OSError | None = None
-        for swmr in (False, True):  # a file left behind by an SWMR writer opens as SWMR only
-            try:
-                return h5py.File(self.path, "r", swmr=swmr, rdcc_nbytes=cache_bytes, rdcc_nslots=10007)
-            except OSError as error:
-                problem = error
-        raise Error(f"{self.path}: not a readable HDF5 file ({problem})")
+        options = {"rdcc_nbytes": cache_bytes, "rdcc_nslots": 10007}
+        try:
+            return h5py.File(self.path, "r", **options)
+        except OSError:  # a file left behind by an SWMR writer opens as SWMR only
+            return h5py.File(self.path, "r", swmr=True, **options)
 
     def close(self) -> None:
         """Closes this process's handles; they open again when needed."""
@@ -199,13 +220,16 @@ class EpisodeFile:
                 raise Error(f"{self.path}: no {name!r}, there are {sorted(self.handle)}")
             if item.ndim != 1 or item.dtype.kind not in "iu":
                 raise Error(f"{self.path}: {name}: expected (E,) integers, got {item.shape} {item.dtype}")
-            arrays.append(item[:].astype(np.int64))
+            with hdf5_errors(f"{self.path}: {name} cannot be read"):
+                arrays.append(item[:].astype(np.int64))
         lengths, offsets = arrays
         if len(lengths) != len(offsets):
             raise Error(f"{self.path}: ep_len has {len(lengths)} entries, ep_offset has {len(offsets)}")
-        if (lengths < 1).any() or (offsets < 0).any():
-            bad = int(np.flatnonzero((lengths < 1) | (offsets < 0))[0])
-            raise Error(f"{self.path}: episode {bad} has length {lengths[bad]} and offset {offsets[bad]}")
+        bad = np.flatnonzero((lengths < 1) | (offsets < 0) | (np.maximum(lengths, offsets) >= _MOST_ROWS))
+        if len(bad):
+            raise Error(
+                f"{self.path}: episode {bad[0]} has length {lengths[bad[0]]} and offset {offsets[bad[0]]}"
+            )
         order = np.argsort(offsets)
         overlaps = np.flatnonzero((offsets + lengths)[order][:-1] > offsets[order][1:])
         if len(overlaps):

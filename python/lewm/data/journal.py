@@ -5,8 +5,8 @@ opens. `JournaledFile` is handed to h5py as a file object and keeps the last com
 beyond the committed end is written directly (nothing refers to it yet), changes before it are held back in
 memory. `commit` writes them to ``<path>.journal``, applies them, and removes the journal. A process killed
 before the journal stands loses what came after the last commit; one killed later leaves a journal that
-`recover` applies. A lock on ``<path>.lock`` keeps a second writer out and tells `recover` that a writer is
-alive; the kernel drops it with its process.
+`recover` applies. A journal says what it replaces, and is applied to no other file. A lock on ``<path>.lock``
+keeps a second writer out and tells `recover` that a writer is alive; the kernel drops it with its process.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ import io
 import os
 import struct
 import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lewm.errors import Error
 
 __all__ = ["JournaledFile", "WriterLock", "journal_path", "recover"]
 
-_MAGIC = b"lewmjrnl"
-_HEADER = struct.Struct(
-    "<8sQQI"
-)  # magic, size of the file afterwards, bytes of records, CRC-32 of the records
-_RECORD = struct.Struct("<QQ")  # offset, length; the bytes follow
+_MAGIC = b"lewmjrn2"
+_HEADER = struct.Struct("<8sQQQI")  # magic, size of the file before and after, bytes and CRC-32 of the records
+_RECORD = struct.Struct("<QQI")  # offset, length, CRC-32 of the bytes that are replaced; the new ones follow
 
 
 def journal_path(path: Path) -> Path:
@@ -72,10 +71,13 @@ class WriterLock:
 def recover(path: Path) -> bool:
     """Completes an interrupted commit of ``path``; whether there was one. A file with a live writer is left alone.
 
+    So is what stands in the journal's place and was not written for the file as it is.
+
     Raises:
         OSError: the file needs recovery and cannot be written.
     """
-    if not journal_path(path).exists():
+    path = path.resolve()
+    if _interrupted_commit(path) is None:
         return False
     try:
         lock = WriterLock(path)
@@ -89,30 +91,78 @@ def recover(path: Path) -> bool:
 
 def apply_journal(path: Path) -> bool:
     """`recover` for a caller that holds the lock."""
-    journal = journal_path(path)
-    if not journal.exists():
+    commit = _interrupted_commit(path)
+    if commit is None:
         return False
-    data = journal.read_bytes()
-    if len(data) >= _HEADER.size:
-        magic, size, length, checksum = _HEADER.unpack_from(data)
-        records = memoryview(data)[_HEADER.size :]
-        if magic == _MAGIC and len(records) == length and zlib.crc32(records) == checksum:
-            descriptor = os.open(path, os.O_WRONLY)
-            try:
-                _apply(descriptor, records, size)
-            finally:
-                os.close(descriptor)
-    journal.unlink()
+    if not commit.damaged:
+        descriptor = os.open(path, os.O_WRONLY)
+        try:
+            _apply(descriptor, ((record.offset, record.content) for record in commit.records), commit.after)
+        finally:
+            os.close(descriptor)
+    journal_path(path).unlink()
     return True
 
 
-def _apply(descriptor: int, records: memoryview, size: int) -> None:
-    at = 0
-    while at < len(records):
-        offset, length = _RECORD.unpack_from(records, at)
+class _Record(NamedTuple):
+    offset: int
+    replaced: int  # CRC-32
+    content: memoryview
+
+
+class _Commit(NamedTuple):
+    damaged: bool
+    before: int = 0  # size of the file, bytes
+    after: int = 0
+    records: Sequence[_Record] = ()
+
+    def is_of(self, path: Path) -> bool:
+        """Whether ``path`` is as it was before this commit, or as this commit leaves it when it is interrupted."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            if os.fstat(descriptor).st_size not in (self.before, self.after):
+                return False
+            for offset, replaced, content in self.records:
+                found = os.pread(descriptor, len(content), offset)  # shorter where the file has been cut
+                if found != content[: len(found)] and zlib.crc32(found) != replaced:
+                    return False
+            return True
+        finally:
+            os.close(descriptor)
+
+
+def _interrupted_commit(path: Path) -> _Commit | None:
+    """What the journal of ``path`` holds; None if there is none, or what stands there does not belong to the file."""
+    try:
+        with journal_path(path).open("rb") as file:
+            header = file.read(_HEADER.size)
+            if not _MAGIC.startswith(header[: len(_MAGIC)]):
+                return None
+            data = memoryview(file.read())
+    except (FileNotFoundError, IsADirectoryError):
+        return None
+    if len(header) < _HEADER.size:
+        return _Commit(damaged=True)
+    _, before, after, length, checksum = _HEADER.unpack(header)
+    if len(data) != length or zlib.crc32(data) != checksum:
+        return _Commit(damaged=True)
+    records, at = [], 0
+    while at < len(data):
+        offset, length, replaced = _RECORD.unpack_from(data, at)
         at += _RECORD.size
-        _write_all(descriptor, records[at : at + length], offset)
+        records.append(_Record(offset, replaced, data[at : at + length]))
         at += length
+    commit = _Commit(False, before, after, records)
+    return commit if commit.is_of(path) else None
+
+
+def _apply(descriptor: int, changes: Iterable[tuple[int, memoryview]], size: int) -> None:
+    """Writes each (offset, bytes), then cuts the file to ``size``."""
+    for offset, content in changes:
+        _write_all(descriptor, content, offset)
     os.ftruncate(descriptor, size)
 
 
@@ -211,9 +261,12 @@ class JournaledFile(io.RawIOBase):
     def _page(self, page: int) -> bytearray:
         """A changed page, created from what is committed; the last one may be short."""
         if page not in self._pages:
-            length = min(self._PAGE, self._committed - page * self._PAGE)
-            self._pages[page] = bytearray(os.pread(self._descriptor, length, page * self._PAGE))
+            self._pages[page] = bytearray(self._committed_page(page))
         return self._pages[page]
+
+    def _committed_page(self, page: int) -> bytes:
+        length = min(self._PAGE, self._committed - page * self._PAGE)
+        return os.pread(self._descriptor, length, page * self._PAGE)
 
     # ---- commit ------------------------------------------------------------------------------------------
 
@@ -227,9 +280,11 @@ class JournaledFile(io.RawIOBase):
             os.fsync(self._descriptor)
         if self._pages or self._size < self._committed:
             self._write_journal(durable)
-            apply_journal(self.path)
-        if durable:
-            os.fsync(self._descriptor)
+            changes = ((page * self._PAGE, memoryview(content)) for page, content in self._pages.items())
+            _apply(self._descriptor, changes, self._size)
+            if durable:
+                os.fsync(self._descriptor)
+            journal_path(self.path).unlink()
         self._pages.clear()
         self._committed = self._size
 
@@ -239,13 +294,14 @@ class JournaledFile(io.RawIOBase):
 
     def _write_journal(self, durable: bool) -> None:
         records = b"".join(
-            _RECORD.pack(page * self._PAGE, len(content)) + content
+            _RECORD.pack(page * self._PAGE, len(content), zlib.crc32(self._committed_page(page))) + content
             for page, content in sorted(self._pages.items())
         )
+        before = os.fstat(self._descriptor).st_size
         target = journal_path(self.path)
         temporary = target.with_name(target.name + ".tmp")
         with temporary.open("wb") as file:
-            file.write(_HEADER.pack(_MAGIC, self._size, len(records), zlib.crc32(records)))
+            file.write(_HEADER.pack(_MAGIC, before, self._size, len(records), zlib.crc32(records)))
             file.write(records)
             file.flush()
             if durable:

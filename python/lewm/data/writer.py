@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,9 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lewm.data.journal import JournaledFile, WriterLock, apply_journal
+from lewm.checkpoint.atomic import replace_file
+from lewm.data.episode_file import hdf5_errors
+from lewm.data.journal import JournaledFile, WriterLock, apply_journal, journal_path
 from lewm.errors import Error
 
 __all__ = ["COMPRESSIONS", "EpisodeWriter"]
@@ -28,19 +31,20 @@ class EpisodeWriter:
 
     Each episode is committed as a whole: a reader, or a writer that goes on later, finds every episode that
     `write_episode` returned from, also after SIGKILL. An existing file is continued; its columns and
-    attributes must agree with what comes.
+    attributes must agree with what comes. Threads may share a writer: one episode is written at a time.
 
     Args:
         path: the file; its folder must exist.
         compression: of the images: "none", "gzip", "lzf" or "blosc" (LZ4, by hdf5plugin). Other columns are small and
             stay as they are.
         attributes: of the file, such as the environment's id, the frame size and the seed: numbers and strings.
-        overwrite: replace an existing file instead of continuing it.
+        overwrite: replace an existing file instead of continuing it; it stays until the first episode is written.
 
     Raises:
         ValueError: ``compression`` is unknown, or an existing file's attributes differ.
         FileNotFoundError: the folder does not exist.
-        lewm.Error: the existing file is not one of episodes, or another process is writing it.
+        lewm.Error: the existing file is not one of episodes, another process is writing it, or something else stands in
+            the place of its journal.
     """
 
     def __init__(
@@ -53,7 +57,7 @@ class EpisodeWriter:
     ) -> None:
         if compression not in COMPRESSIONS:
             raise ValueError(f"compression: expected one of {COMPRESSIONS}, got {compression!r}")
-        self.path = Path(path)
+        self.path = Path(path).resolve()  # a link's target has one lock and one journal
         if not self.path.parent.is_dir():
             raise FileNotFoundError(f"path: the folder {self.path.parent} does not exist")
         self._compression = compression
@@ -65,12 +69,14 @@ class EpisodeWriter:
         self._episodes = 0
         self._rows = 0
         self._half_written = False  # an episode: the file's state is not to be committed
+        self._one_at_a_time = threading.RLock()
         self._lock: WriterLock | None = WriterLock(self.path)
         try:
             apply_journal(self.path)
-            if overwrite:
-                self.path.unlink(missing_ok=True)
-            if self.path.exists():
+            journal = journal_path(self.path)
+            if journal.exists():
+                raise Error(f"{journal}: not the journal of {self.path}, which cannot be written beside it")
+            if self.path.exists() and not overwrite:
                 self._read_existing()
         except BaseException:
             self.close()
@@ -95,28 +101,26 @@ class EpisodeWriter:
                 as NaN if it is left out. Further columns are numbers.
 
         Raises:
-            ValueError: lengths differ, a column is missing, new or of another shape, or an action is not finite.
+            ValueError: lengths differ, a column is missing, new or of another shape, an action is not finite, or a number
+                does not fit the file's type.
             TypeError: pixels are not uint8, or a column does not hold numbers.
         """
-        if self._lock is None:
-            raise ValueError("write_episode: the writer is closed")
         arrays = _checked_episode(columns)
-        if not self._columns:
-            self._create(arrays)
-        self._require_same_columns(arrays)
-        length = len(arrays["action"])
-        end = self._rows + length
-        self._open_file()
-        self._half_written = True
-        for name, array in arrays.items():
-            self._append(name, array, end)
-        self._append("ep_len", np.array([length]), self._episodes + 1)
-        self._append("ep_offset", np.array([self._rows]), self._episodes + 1)
-        self._commit()
-        self._rows = end
-        self._episodes += 1
-        self._half_written = False
-        return self._episodes - 1
+        with self._one_at_a_time:
+            if self._lock is None:
+                raise ValueError("write_episode: the writer is closed")
+            if not self._columns:
+                self._create(arrays)
+            else:
+                self._require_same_columns(arrays)
+                self._open_file()
+                self._half_written = True
+                self._append_episode(arrays)
+                self._commit()
+            self._rows += len(arrays["action"])
+            self._episodes += 1
+            self._half_written = False
+            return self._episodes - 1
 
     def write_episodes(self, episodes: Iterable[Mapping[str, ArrayLike]]) -> None:
         """`write_episode` for each."""
@@ -125,6 +129,10 @@ class EpisodeWriter:
 
     def close(self) -> None:
         """Finishes the file and waits for the disk; an episode that failed half-way is left out. Twice is fine."""
+        with self._one_at_a_time:
+            self._close()
+
+    def _close(self) -> None:
         try:
             if self._file is not None and self._journal is not None:
                 self._file.close()
@@ -158,6 +166,13 @@ class EpisodeWriter:
             self._datasets = dict(self._file.items())
         return self._file
 
+    def _append_episode(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        length = len(arrays["action"])
+        for name, array in arrays.items():
+            self._append(name, array, self._rows + length)
+        self._append("ep_len", np.array([length]), self._episodes + 1)
+        self._append("ep_offset", np.array([self._rows]), self._episodes + 1)
+
     def _append(self, name: str, rows: NDArray[Any], end: int) -> None:
         dataset = self._datasets[name]
         dataset.resize(end, axis=0)
@@ -169,16 +184,16 @@ class EpisodeWriter:
         self._journal.commit()
 
     def _create(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """An empty file with the columns of ``arrays``; it appears under its name when it is complete."""
-        temporary = self.path.with_name(self.path.name + ".new")
-        with h5py.File(temporary, "w") as file:
+        """A file of this episode alone; it appears under its name when it is complete."""
+        with replace_file(self.path) as target, h5py.File(target.name, "w") as file:
             for name, value in self._attributes.items():
                 file.attrs[name] = value
             for name, array in arrays.items():
                 self._create_column(file, name, array.shape[1:], array.dtype)
             for name, dtype in _BOOKKEEPING.items():
                 self._create_column(file, name, (), np.dtype(dtype))
-        temporary.replace(self.path)
+            self._datasets = dict(file.items())
+            self._append_episode(arrays)
         self._columns = {name: (array.shape[1:], array.dtype) for name, array in arrays.items()}
 
     def _create_column(
@@ -196,11 +211,10 @@ class EpisodeWriter:
 
     def _read_existing(self) -> None:
         """Takes over columns and counts of the file; it is opened for writing by the first episode."""
-        try:
-            file = h5py.File(self.path, "r")
-        except OSError as error:
-            raise Error(f"{self.path}: not an HDF5 file that can be continued ({error})") from None
-        with file:
+        with (
+            hdf5_errors(f"{self.path}: not an HDF5 file that can be continued"),
+            h5py.File(self.path, "r") as file,
+        ):
             missing = [name for name in ("pixels", "action", *_BOOKKEEPING) if name not in file]
             if missing:
                 raise Error(f"{self.path}: no column {missing[0]!r}, there are {sorted(file)}")
@@ -238,6 +252,20 @@ class EpisodeWriter:
                 raise ValueError(f"{name}: expected (T, {', '.join(map(str, shape))}), got {array.shape}")
             if not np.can_cast(array.dtype, dtype, "same_kind"):
                 raise TypeError(f"{name}: expected {dtype}, got {array.dtype}")
+            outside = _outside(array, dtype)
+            if outside.size:
+                raise ValueError(f"{name}: expected numbers that fit {dtype}, got {outside[0]}")
+
+
+def _outside(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The numbers of ``array`` beyond the range of ``dtype``."""
+    if np.can_cast(array.dtype, dtype):
+        return array[:0]
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return array[(array < limits.min) | (array > limits.max)]
+    with np.errstate(over="ignore"):
+        return array[np.isinf(array.astype(dtype)) & ~np.isinf(array)]
 
 
 def _checked_episode(columns: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:

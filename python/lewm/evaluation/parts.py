@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ __all__ = ["Parts", "join"]
 
 _SETTINGS = "settings.json"
 _FILM = "film_"
+_PART = re.compile(r"\d+_.+_\d{4,}\.npz")
 
 
 class Parts:
@@ -38,8 +40,9 @@ class Parts:
         path = folder / _SETTINGS
         if not (path.is_file() and path.read_text() == text):
             folder.mkdir(parents=True, exist_ok=True)
-            for part in folder.glob("*.npz"):
-                part.unlink()
+            for file in folder.iterdir():
+                if _PART.fullmatch(file.name):
+                    file.unlink()
             write_file(path, text.encode())
 
     def load(self, seed: int, agent: str, part: int) -> tuple[Outcome, float] | None:

@@ -280,6 +280,7 @@ def evaluate_agents(
     ``identity`` is what decides the outcomes and is not among the settings: ``parts`` of another one are not used.
     """
     episodes, goal_offset = at_least("episodes", episodes), at_least("goal_offset", goal_offset)
+    film = at_least("film", film, 0)
     budget = default_budget(goal_offset) if budget is None else at_least("budget", budget)
     seeds = _checked_seeds(seeds)
     evaluation = Evaluation(
@@ -295,16 +296,20 @@ def evaluate_agents(
             **(settings or {}),
         }
     )
-    kept = Parts(
-        parts, {"version": lewm.__version__, "film": film, **evaluation.settings, **(identity or {})}
-    )
+    kept = None
     for seed in seeds:
         tasks = draw_tasks(
             file, env, goal_offset=goal_offset, episodes=episodes, paper_episodes=paper_episodes, seed=seed
         )
         filmed = np.flatnonzero(tasks.strict)[:film].tolist() if seed == seeds[0] else []
+        by_name = agents(seed)
+        if (
+            kept is None
+        ):  # it removes parts of other settings: only once the options have made tasks and agents
+            decides = {"version": lewm.__version__, "film": film, **evaluation.settings, **(identity or {})}
+            kept = Parts(parts, decides)
         outcomes, seconds = {}, {}
-        for name, agent in agents(seed).items():
+        for name, agent in by_name.items():
             outcomes[name], seconds[name] = _run_in_parts(
                 name,
                 agent,

@@ -66,12 +66,13 @@ def draw_tasks(
         ValueError: the file has too few such steps, or too few that are not solved.
         lewm.Error: its columns do not determine the environment's state.
     """
-    starts_per_episode = np.maximum(file.lengths - goal_offset, 0)
+    longest = int(file.lengths.max(initial=0))
+    starts_per_episode = np.maximum(file.lengths - min(goal_offset, longest), 0)
     total = int(starts_per_episode.sum())
     if total < max(episodes, paper_episodes):
         raise ValueError(
             f"goal_offset: {file.path} has {total} steps with {goal_offset} more after them, "
-            f"{max(episodes, paper_episodes)} are needed; its longest episode has {file.lengths.max()}"
+            f"{max(episodes, paper_episodes)} are needed; its longest episode has {longest}"
         )
     ends = np.cumsum(starts_per_episode)
     drawn = np.random.default_rng(seed).permutation(total)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,13 @@ _RESULTS_PICTURES = (
 
 def header(sources: Sources) -> str:
     """Title and the figures that matter."""
-    env = next((_field(path, "settings").get("env", "") for path in sources.evaluations), "")
+    env = ""
+    for path in sources.evaluations[:1]:
+        with _naming(path):
+            env = _field(path, "settings").get("env", "")
     return (
         f"<h1>{escape(sources.title)}</h1>\n"
-        + html.paragraph(f"lewm report{' · ' + env if env else ''}", "soft")
+        + html.paragraph(f"lewm report{f' · {env}' if env else ''}", "soft")
         + html.tiles(_glance(sources))
     )
 
@@ -53,26 +57,34 @@ def sections(sources: Sources) -> Iterator[tuple[str, str, str]]:
 def _glance(sources: Sources) -> list[tuple[str, str]]:
     values = []
     for path in sources.evaluations[:1]:
-        strict, paper = (_field(path, "results", protocol) for protocol in ("strict", "paper"))
-        for agent in strict:
-            if agent == "random":
-                continue
-            whose = "" if agent == "model" else f" of {agent}"
-            for protocol, rates in (("strict", strict), ("paper", paper)):
-                rate = rates[agent]
-                values.append(
-                    (f"{100 * rate['rate']:.1f}%", f"success{whose}, {protocol} ({rate['trials']} tasks)")
-                )
-        if "random" in strict:
-            values.append((f"{100 * strict['random']['rate']:.1f}%", "random actions, strict"))
+        with _naming(path):
+            values += _success_at_a_glance(path)
     if sources.metrics:
         last = sources.metrics[-1]
         values.append((f"{last['step']:,.0f}", "optimiser steps"))
         values.append((f"{last['seconds'] / 60:.1f} min", "of training"))
         ranks = [row["effective_rank"] for row in sources.metrics if "effective_rank" in row]
         if ranks:
-            width = sources.config.get("model", {}).get("latent_dim", "?")
+            sizes = sources.config.get("model")
+            width = sizes.get("latent_dim", "?") if isinstance(sizes, dict) else "?"
             values.append((f"{ranks[-1]:.1f} of {width}", "effective rank of the latents"))
+    return values
+
+
+def _success_at_a_glance(path: Path) -> list[tuple[str, str]]:
+    values = []
+    strict, paper = (_field(path, "results", protocol) for protocol in ("strict", "paper"))
+    for agent in strict:
+        if agent == "random":
+            continue
+        whose = "" if agent == "model" else f" of {agent}"
+        for protocol, rates in (("strict", strict), ("paper", paper)):
+            rate = rates[agent]
+            values.append(
+                (f"{100 * rate['rate']:.1f}%", f"success{whose}, {protocol} ({rate['trials']} tasks)")
+            )
+    if "random" in strict:
+        values.append((f"{100 * strict['random']['rate']:.1f}%", "random actions, strict"))
     return values
 
 
@@ -90,7 +102,8 @@ def _success(sources: Sources) -> str:
         )
     ]
     for path in sources.evaluations:
-        parts.append(_evaluation(sources, path))
+        with _naming(path):
+            parts.append(_evaluation(sources, path))
     return "\n".join(parts)
 
 
@@ -175,13 +188,13 @@ def _latents(sources: Sources) -> str:
         return html.missing("lewm probe draws it as well:", _command(sources, "probe"))
     parts = []
     for path in sources.probes:
-        geometry = _field(path, "geometry")
-        parts.append(
-            html.paragraph(
+        with _naming(path):
+            geometry = _field(path, "geometry")
+            text = (
                 f"Effective rank {geometry['effective_rank']:.1f} of {geometry['latent_dim']}; temporal straightness "
                 f"(mean cosine of consecutive latent velocities) {geometry['straightness']:.3f}."
             )
-        )
+        parts.append(html.paragraph(text))
         picture = path.parent / "latents.png"
         if picture.is_file():
             parts.append(
@@ -207,16 +220,21 @@ def _probes(sources: Sources) -> str:
         )
     ]
     for path in sources.probes:
-        scores: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
-        for score in _field(path, "scores"):
-            scores.setdefault((score["target"], score["regressor"]), {})[score["features"]] = score
-        labels = list(dict.fromkeys(label for row in scores.values() for label in row))
-        rows = []
-        for (target, regressor), row in scores.items():
-            cells = [_score(row.get(label)) for label in labels]
-            rows.append([target, regressor, *cells])
-        parts.append(html.table(["quantity", "probe", *labels], rows))
+        with _naming(path):
+            parts.append(_scores(path))
     return "\n".join(parts)
+
+
+def _scores(path: Path) -> str:
+    scores: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for score in _field(path, "scores"):
+        scores.setdefault((score["target"], score["regressor"]), {})[score["features"]] = score
+    labels = list(dict.fromkeys(label for row in scores.values() for label in row))
+    rows = []
+    for (target, regressor), row in scores.items():
+        cells = [_score(row.get(label)) for label in labels]
+        rows.append([target, regressor, *cells])
+    return html.table(["quantity", "probe", *labels], rows)
 
 
 def _score(score: dict[str, Any] | None) -> str:
@@ -228,20 +246,21 @@ def _surprise(sources: Sources) -> str:
         return html.missing("No surprise test yet. This makes it:", _command(sources, "surprise"))
     parts = []
     for path in sources.surprises:
-        rows = [
-            [
-                test["kind"],
-                str(test["pairs"]),
-                f"{test['mean_difference']:.4g}",
-                f"{test['t']:.2f}",
-                f"{test['p']:.2g}",
-                f"{test['effect_size']:.2f}",
-                "yes" if test["significant"] else "no",
+        with _naming(path):
+            rows = [
+                [
+                    test["kind"],
+                    str(test["pairs"]),
+                    f"{test['mean_difference']:.4g}",
+                    f"{test['t']:.2f}",
+                    f"{test['p']:.2g}",
+                    f"{test['effect_size']:.2f}",
+                    "yes" if test["significant"] else "no",
+                ]
+                for test in _field(path, "tests")
             ]
-            for test in _field(path, "tests")
-        ]
-        head = ["perturbation", "pairs", "difference", "t", "p", "effect size d", "p < 0.01"]
-        parts.append(html.table(head, rows, numbers=range(1, 6)))
+            head = ["perturbation", "pairs", "difference", "t", "p", "effect size d", "p < 0.01"]
+            parts.append(html.table(head, rows, numbers=range(1, 6)))
         picture = path.parent / "surprise.png"
         if picture.is_file():
             note = "Error of the predicted next latent, mean and standard error; the line marks the perturbation."
@@ -296,6 +315,15 @@ def _command(sources: Sources, name: str) -> str:
 
 def _relative(sources: Sources, path: Path) -> str:
     return str(path.relative_to(sources.folder))
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Raises lewm.Error naming the file, where its results turn out not to be of the form that lewm writes."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise Error(f"{path}: not results as lewm writes them ({error!r})") from error
 
 
 def _field(path: Path, *names: str) -> Any:

@@ -53,7 +53,11 @@ class Sources:
     def metrics(self) -> list[dict[str, float]]:
         """Rows of the training log."""
         path = None if self.training is None else self.training / "metrics.csv"
-        return [] if path is None or not path.is_file() else read_metrics(path)
+        rows = [] if path is None or not path.is_file() else read_metrics(path)
+        for row in rows:
+            if not ({"epoch", "seconds"} <= row.keys() and row.keys() & {"loss", "val_loss"}):
+                raise Error(f"{path}: expected epoch, seconds and a loss in every row, got {', '.join(row)}")
+        return rows
 
     @property
     def model_file(self) -> Path:
@@ -76,7 +80,8 @@ class Sources:
         for path in _found(self.folder, _COMMANDS_FILE):
             lines += path.read_text().splitlines()
         for path in self.evaluations + self.probes + self.surprises:
-            command = read_json(path).get("settings", {}).get("command_line")
+            settings = read_json(path).get("settings")
+            command = settings.get("command_line") if isinstance(settings, dict) else None
             lines += [command] if isinstance(command, str) else []
         return list(dict.fromkeys(lines))
 

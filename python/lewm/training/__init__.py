@@ -86,8 +86,10 @@ def train(
         keep_freed_memory()
     try:
         if resume is None:
-            _require_fresh(settings, ranks)
+            _require_fresh(settings)
         trainer = Trainer(settings, ranks, resume=resume is not None)
+        if resume is None and ranks.first:  # only once the settings have made a trainer
+            (trainer.folder / LAST_CHECKPOINT).unlink(missing_ok=True)
         trainer.fit()
         return _export(trainer)
     finally:
@@ -124,18 +126,12 @@ def _settings(
     return settings
 
 
-def _require_fresh(settings: TrainConfig, ranks: Ranks) -> None:
-    """Refuses a folder that holds a run, or clears its checkpoint when overwriting was asked for."""
-    last = Path(settings.out) / LAST_CHECKPOINT
-    held = last.is_file()
-    ranks.wait()  # every rank has looked before the first one clears
-    if held and not settings.overwrite:
+def _require_fresh(settings: TrainConfig) -> None:
+    """Refuses a folder that holds a run, unless overwriting was asked for."""
+    if not settings.overwrite and (Path(settings.out) / LAST_CHECKPOINT).is_file():
         raise Error(
             f"{settings.out}: holds a run already: resume it, set overwrite=true, or choose another out"
         )
-    if held and ranks.first:
-        last.unlink()
-    ranks.wait()
 
 
 def _export(trainer: Trainer) -> TrainResult:

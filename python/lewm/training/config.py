@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ __all__ = ["CLONING", "PRESETS", "TrainConfig", "make_config", "parse_overrides"
 
 CLONING = "gcbc"
 _PRECISIONS = ("auto", "fp32", "bf16")
+_MOST_POINTS = 1 << 20
+"""Projections, or knots, of SIGReg: far more than are of use, and a step still ends."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +126,14 @@ class TrainConfig:
         _require(self.seed < 2**63, "seed", "less than 2^63", self)
         for name in ("lr", "clip"):
             _require(getattr(self, name) > 0, name, "more than 0", self)
+        for name in ("lr", "epochs", "weight_decay", "sigreg_weight"):
+            _require(math.isfinite(getattr(self, name)), name, "a finite number", self)
         for name in ("dropout", "emb_dropout", "val_fraction", "warmup"):
             _require(0 <= getattr(self, name) < 1, name, "in [0, 1)", self)
         _require(self.steps > 0 or self.epochs > 0, "epochs", "more than 0 when steps is 0", self)
         _require(self.knots >= 2, "knots", "at least 2", self)
+        for name in ("num_proj", "knots"):
+            _require(getattr(self, name) <= _MOST_POINTS, name, f"at most {_MOST_POINTS}", self)
         _require(self.precision in _PRECISIONS, "precision", f"one of {_PRECISIONS}", self)
         objectives = (*OBJECTIVES, CLONING)
         _require(self.objective in objectives, "objective", f"one of {objectives}", self)
@@ -232,7 +239,7 @@ def _read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path}: not readable as YAML: {error}") from None
     if content is not None and not isinstance(content, dict):
         raise ValueError(f"{path}: expected settings as key: value, got {type(content).__name__}")
-    return content or {}
+    return {str(key): value for key, value in (content or {}).items()}
 
 
 def _merge(settings: dict[str, Any], layer: Mapping[str, Any]) -> None:
@@ -269,6 +276,8 @@ def _converted(name: str, kind: Any, value: Any) -> Any:
             return float(value if not isinstance(value, bool) else "")
         except (TypeError, ValueError):
             raise TypeError(f"{name}: expected a number, got {value!r}") from None
+        except OverflowError:
+            raise ValueError(f"{name}: expected a finite number, got {value!r}") from None
     if kind == "str" and isinstance(value, os.PathLike):
         return os.fspath(value)
     expected = {"int": int, "bool": bool, "str": str, "LeWMConfig": LeWMConfig}[kind]

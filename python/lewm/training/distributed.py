@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -89,11 +90,12 @@ class Ranks:
 def _device(name: str, local_rank: int) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
+    device = None
+    with suppress(RuntimeError):
         device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f'device: expected "auto", "cpu", "cuda" or "cuda:N", got {name!r}') from None
-    if device.type != "cuda":
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f'device: expected "auto", "cpu", "cuda" or "cuda:N", got {name!r}')
+    if device.type == "cpu":
         return device
     index = local_rank if device.index is None else device.index
     count = torch.cuda.device_count()

@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from lewm.checkpoint.atomic import replace_file
+from lewm.errors import Error
 from lewm.nn.objectives import PLDM_WEIGHTS
 
 __all__ = ["COLUMNS", "Log", "read_metrics"]
@@ -38,11 +39,20 @@ COLUMNS = (
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The complete rows of a metrics.csv, without its empty cells; a last line cut off by a kill is left out."""
-    text = path.read_text()
-    complete = text[: text.rfind("\n") + 1]
-    rows = csv.DictReader(io.StringIO(complete))
-    return [{key: float(value) for key, value in row.items() if value} for row in rows]
+    """The complete rows of a metrics.csv, without its empty cells; a last line cut off by a kill is left out.
+
+    Raises lewm.Error for a file that is no such log.
+    """
+    try:
+        text = path.read_text()
+        complete = text[: text.rfind("\n") + 1]
+        rows = csv.DictReader(io.StringIO(complete))
+        metrics = [{key: float(value) for key, value in row.items() if value} for row in rows]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise Error(f"{path}: not readable as a training log: {error}") from None
+    if not all("step" in row for row in metrics):
+        raise Error(f"{path}: expected a training log, with a step in every row")
+    return metrics
 
 
 class Log:

@@ -130,6 +130,40 @@ def test_an_interrupted_evaluation_goes_on(
         assert len(ran) == 2 * parts, f"parts made with other settings than {other} were used"
 
 
+def test_what_is_finished_outlives_a_refusal_and_other_files_a_new_start(
+    model, episodes: EpisodeFile, tmp_path: Path
+) -> None:
+    options = {"episodes": 3, "budget": 5, "parts": tmp_path, **OPTIONS}
+    evaluate(model, episodes.path, **options)
+    (tmp_path / "mine.npz").write_bytes(b"mine")
+
+    def contents() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    finished = contents()
+    assert {"0_model_0000.npz", "0_random_0000.npz"} < finished.keys()
+    for name, value in (
+        ("replan_every", 99),
+        ("context", 9),
+        ("goal_offset", 99_999),
+        ("goal_offset", 10**23),
+        ("film", -1),
+    ):
+        with pytest.raises(ValueError, match=name):
+            evaluate(model, episodes.path, **{**options, name: value})
+        assert contents() == finished, name
+
+    class Stop(Exception):
+        pass
+
+    def stop(*_: object) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        evaluate(model, episodes.path, **{**options, "budget": 6}, progress=stop)
+    assert contents().keys() == {"settings.json", "mine.npz"}
+
+
 def test_seeds_and_counts_may_be_numpys(model, episodes: EpisodeFile, tmp_path: Path) -> None:
     options = {"episodes": np.int64(3), "budget": np.int32(5), **OPTIONS}
     result = evaluate(model, episodes.path, seeds=np.arange(2), **options)
