@@ -250,7 +250,11 @@ def test_a_missing_extra_column_is_named(tmp_path: Path) -> None:
         ("ep_len", np.array([9, 5, 7, 14]), "episodes 2 and 3 of ep_offset overlap"),
         ("ep_len", np.array([9, 5, 6, 15]), "has 34 rows, the episodes need 35"),
         ("ep_offset", np.array([-1, 9, 14, 20]), "episode 0 has length 9 and offset -1"),
-        ("ep_offset", np.array([0, 9, 14, 2**63 - 5]), "episode 3 has length 14 and offset 9223372036854775803"),
+        (
+            "ep_offset",
+            np.array([0, 9, 14, 2**63 - 5]),
+            "episode 3 has length 14 and offset 9223372036854775803",
+        ),
         ("ep_len", np.array([9, 5, 6, 2**63 - 5]), "episode 3 has length 9223372036854775803 and offset 20"),
         ("pixels", np.zeros((34, SIZE, SIZE, 3), np.float32), "pixels: expected \\(N, H, W, 3\\) uint8"),
         ("pixels", np.zeros((34, 3, SIZE, SIZE), np.uint8), "pixels: expected \\(N, H, W, 3\\) uint8"),
@@ -303,6 +307,15 @@ def test_a_damaged_file_is_named(tmp_path: Path, structure: bytes, in_memory: bo
             TrajectoryDataset(path, FRAMES, SKIP, in_memory=in_memory)
         places += 1
     assert places >= 1
+
+
+def test_damaged_attributes_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", columns_of())
+    with h5py.File(path, "r+") as file:
+        file.attrs["env"] = "x"
+    path.write_bytes(path.read_bytes().replace(b"GCOL", b"XXXX"))
+    with pytest.raises(lewm.Error, match=r"a\.h5: the attributes cannot be read"):
+        _ = EpisodeFile(path).attributes
 
 
 @pytest.mark.parametrize(

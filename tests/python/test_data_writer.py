@@ -239,6 +239,12 @@ def test_bad_places_are_refused(tmp_path: Path) -> None:
     with pytest.raises(lewm.Error, match="not an HDF5 file"):
         EpisodeWriter(tmp_path / "text.h5")
     assert (tmp_path / "text.h5").read_text() == "not HDF5"
+    with EpisodeWriter(tmp_path / "damaged.h5") as writer:
+        writer.write_episode(episode(5))
+    damaged = (tmp_path / "damaged.h5").read_bytes().replace(b"SNOD", b"XXXX")
+    (tmp_path / "damaged.h5").write_bytes(damaged)
+    with pytest.raises(lewm.Error, match=r"damaged\.h5: not an HDF5 file that can be continued"):
+        EpisodeWriter(tmp_path / "damaged.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["pixels"] = np.zeros((2, 8, 8, 3), np.uint8)
     with pytest.raises(lewm.Error, match="no column 'action'"):

@@ -34,7 +34,7 @@ def hdf5_errors(message: str) -> Iterator[None]:
         yield
     except Error:
         raise
-    except (OSError, RuntimeError, LookupError) as error:
+    except (OSError, RuntimeError, LookupError, OverflowError) as error:
         raise Error(f"{message} ({error})") from None
 
 
@@ -76,7 +76,7 @@ class EpisodeFile:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The file's attributes: numbers and strings."""
+        """The file's attributes: numbers and strings; a `lewm.Error` if they cannot be read."""
         with hdf5_errors(f"{self.path}: the attributes cannot be read"):
             return {name: _plain(value) for name, value in self.handle.attrs.items()}
 

@@ -25,7 +25,7 @@ from lewm.errors import Error
 __all__ = ["JournaledFile", "WriterLock", "journal_path", "recover"]
 
 _MAGIC = b"lewmjrn2"
-_HEADER = struct.Struct("<8sQQQI")  # magic, size of the file before and after, bytes and CRC-32 of the records
+_HEADER = struct.Struct("<8sQQQI")  # magic, file size before and after, size and CRC-32 of the records
 _RECORD = struct.Struct("<QQI")  # offset, length, CRC-32 of the bytes that are replaced; the new ones follow
 
 

@@ -101,8 +101,8 @@ class EpisodeWriter:
                 as NaN if it is left out. Further columns are numbers.
 
         Raises:
-            ValueError: lengths differ, a column is missing, new or of another shape, an action is not finite, or a number
-                does not fit the file's type.
+            ValueError: lengths differ, a column is missing, new or of another shape, an action is not finite, or a
+                number does not fit the file's type.
             TypeError: pixels are not uint8, or a column does not hold numbers.
         """
         arrays = _checked_episode(columns)

@@ -19,7 +19,7 @@ from lewm.evaluation.runner import Outcome
 
 __all__ = ["Parts", "join"]
 
-_SETTINGS = "settings.json"
+_SETTINGS = "parts.json"
 _FILM = "film_"
 _PART = re.compile(r"\d+_.+_\d{4,}\.npz")
 

@@ -110,7 +110,9 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     latents, goals = uniform(3, "latents", (2, 1, 16)), uniform(4, "goals", (2, 16))
     longer = lewm.Planner(model, **{**OPTIONS, "horizon": 4})
-    with pytest.raises(ValueError, match="planner: expected horizon 3 and blocks of 10 as recorded, got 4 and"):
+    with pytest.raises(
+        ValueError, match="planner: expected horizon 3 and blocks of 10 as recorded, got 4 and"
+    ):
         recorded.warm_start(longer, latents, goals)
     planner = lewm.Planner(model, **OPTIONS)
     with pytest.raises(ValueError, match=r"latents: expected \(B, 16\), got \(2, 8\)"):
