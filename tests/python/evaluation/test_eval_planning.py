@@ -135,7 +135,8 @@ def test_what_is_finished_outlives_a_refusal_and_other_files_a_new_start(
 ) -> None:
     options = {"episodes": 3, "budget": 5, "parts": tmp_path, **OPTIONS}
     evaluate(model, episodes.path, **options)
-    (tmp_path / "mine.npz").write_bytes(b"mine")
+    for name in ("mine.npz", "settings.json"):
+        (tmp_path / name).write_bytes(b"mine")
 
     def contents() -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -161,7 +162,8 @@ def test_what_is_finished_outlives_a_refusal_and_other_files_a_new_start(
 
     with pytest.raises(Stop):
         evaluate(model, episodes.path, **{**options, "budget": 6}, progress=stop)
-    assert contents().keys() == {"settings.json", "mine.npz"}
+    assert contents().keys() == {"parts.json", "mine.npz", "settings.json"}
+    assert contents()["mine.npz"] == contents()["settings.json"] == b"mine"
 
 
 def test_seeds_and_counts_may_be_numpys(model, episodes: EpisodeFile, tmp_path: Path) -> None:
