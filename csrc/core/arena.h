@@ -44,7 +44,7 @@ class Arena {
   Arena() = default;
 
   template <class LayOut>
-  explicit Arena(LayOut&& lay_out) {
+  explicit Arena(const LayOut& lay_out) {
     lay_out(*this);
     block_ = AlignedBlock(used_);
     used_ = 0;

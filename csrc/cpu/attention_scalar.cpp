@@ -1,5 +1,6 @@
 // The reference attentions.
 #include <cmath>
+#include <limits>
 
 #include "cpu/kernels_scalar.h"
 
@@ -14,8 +15,8 @@ float dot(const void* a, std::int64_t a_first, const void* b, std::int64_t b_fir
 
 // score[i] <- exp(score[i] - max), not yet divided by their sum.
 void exponentials(float* score, std::int64_t count) {
-  float largest = score[0];
-  for (std::int64_t i = 1; i < count; ++i) largest = std::fmax(largest, score[i]);
+  float largest = -std::numeric_limits<float>::infinity();
+  for (std::int64_t i = 0; i < count; ++i) largest = std::fmax(largest, score[i]);
   for (std::int64_t i = 0; i < count; ++i) score[i] = std::exp(score[i] - largest);
 }
 

@@ -146,19 +146,8 @@ Isa choose() {
 const char* isa_name(Isa isa) { return kNames[static_cast<int>(isa)]; }
 
 bool isa_built(Isa isa) {
-  switch (isa) {
-    case Isa::scalar:
-      return true;
-    case Isa::avx2:
-      return LEWM_HAVE_AVX2;
-    case Isa::avx512:
-      return LEWM_HAVE_AVX512;
-    case Isa::amx:
-      return LEWM_HAVE_AMX;
-    case Isa::neon:
-      return LEWM_HAVE_NEON;
-  }
-  return false;
+  constexpr bool kBuilt[] = {true, LEWM_HAVE_AVX2, LEWM_HAVE_AVX512, LEWM_HAVE_AMX, LEWM_HAVE_NEON};
+  return kBuilt[static_cast<int>(isa)];
 }
 
 bool isa_available(Isa isa) {

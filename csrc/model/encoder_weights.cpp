@@ -31,13 +31,13 @@ Affine fold_preprocessing(const Affine& layer, std::int64_t patch_size, const Pr
 EncoderLayerWeights build_layer(WeightReader& reader, WeightMemory& memory, const Config& config, std::int64_t layer,
                                 Precision precision) {
   const std::string prefix = "encoder.encoder.layer." + std::to_string(layer) + ".";
-  const std::int64_t dim = config.encoder_dim, mlp = config.encoder_mlp_dim;
+  const std::int64_t dim = config.encoder_dim, mlp = config.encoder_mlp_dim, head_dim = dim / config.encoder_heads;
   const NormAffine before = reader.norm(prefix + "layernorm_before", dim);
   const NormAffine after = reader.norm(prefix + "layernorm_after", dim);
 
   Affine query = reader.linear(prefix + "attention.attention.query", dim, dim);
   fold_input_norm(query, before);
-  scale_outputs(query, 0, dim, 1.0 / std::sqrt(static_cast<double>(dim / config.encoder_heads)));
+  scale_outputs(query, 0, dim, 1.0 / std::sqrt(static_cast<double>(head_dim)));
   Affine key_value = reader.linear(prefix + "attention.attention.key", dim, dim);
   append(key_value, reader.linear(prefix + "attention.attention.value", dim, dim));
   fold_input_norm(key_value, before);

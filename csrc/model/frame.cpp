@@ -19,6 +19,8 @@ void check_side(const char* name, std::int64_t value) {
   }
 }
 
+std::int64_t nearest(double value) { return static_cast<std::int64_t>(std::floor(value + 0.5)); }
+
 std::uint8_t to_byte(float value) { return static_cast<std::uint8_t>(std::clamp(value + 0.5f, 0.0f, 255.0f)); }
 
 }  // namespace
@@ -33,8 +35,8 @@ FrameResizer::Filter FrameResizer::make_filter(std::int64_t source_begin, std::i
   filter.weight.assign(static_cast<std::size_t>(target_size * filter.taps), 0.0f);
   for (std::int64_t i = 0; i < target_size; ++i) {
     const double centre = (static_cast<double>(i) + 0.5) * scale;
-    const auto begin = std::max<std::int64_t>(0, static_cast<std::int64_t>(centre - support + 0.5));
-    const auto end = std::min(source_size, static_cast<std::int64_t>(centre + support + 0.5));
+    const auto begin = std::max<std::int64_t>(0, nearest(centre - support));
+    const auto end = std::min(source_size, nearest(centre + support));
     double total = 0.0;
     const auto triangle = [&](std::int64_t j) {
       return std::max(0.0, 1.0 - std::fabs((static_cast<double>(j) - centre + 0.5) / support));
