@@ -51,6 +51,23 @@ def test_results_do_not_depend_on_the_batch_or_the_threads(model: lewm.Model) ->
         assert alone.encode(FRAMES[i : i + 1]).tobytes() == encoded[i].tobytes()
 
 
+def test_work_of_the_published_sizes() -> None:
+    """Counted by hand: of the encoder's last layer only CLS has a query, an output and an MLP."""
+    config = lewm.LeWMConfig()
+    model = lewm.Model.from_checkpoint(Checkpoint(config, synthetic.state(config)), "fp32", 1)
+    d, tokens, mlp = 192, 257, 2 * 192 * 768
+    layer = tokens * (4 * d * d + mlp + 2 * tokens * d)
+    last = tokens * 2 * d * d + 2 * d * d + mlp + 2 * tokens * d
+    head = 2048 * (d + d)
+    assert model.encode_flops == 2 * (256 * 3 * 14 * 14 * d + 11 * layer + last + head)
+    assert model.rollout_flops(5) == 171_715_584
+    assert model.rollout_flops(5, context=3) > model.rollout_flops(5)
+    with pytest.raises(ValueError, match=r"context: expected 1\.\.3 \(the model's history\), got 4"):
+        model.rollout_flops(5, context=4)
+    with pytest.raises(ValueError, match="horizon: expected an int of at least 1, got 0"):
+        model.rollout_flops(0)
+
+
 def test_many_problems_are_rolled_out_in_parts(model: lewm.Model) -> None:
     latents = synthetic.uniform(2, "latents", (40, 1, D))
     actions = synthetic.uniform(2, "actions", (40, 2, 2, A))

@@ -160,12 +160,9 @@ def evaluate(
         if agent == "gcbc":
             make_agent, settings = _cloning(model)
         else:
-            past = None if recorded is None else _recorded_actions(model, recorded, planner)
             make_agent, settings = _planning(
-                model, _checked_seeds(seeds), replan_every, context, past, proposals, planner
+                model, _checked_seeds(seeds), replan_every, context, recorded, proposals, planner
             )
-            if recorded is not None:
-                settings["recorded"] = str(recorded)
 
         def agents(seed: int) -> dict[str, Agent]:
             space = environment.action_space
@@ -201,11 +198,17 @@ def _planning(
     seeds: Sequence[int],
     replan_every: int | None,
     context: int,
-    recorded: RecordedActions | None,
+    recorded: str | Path | None,
     proposals: int,
     options: dict[str, Any],
 ) -> tuple[Callable[[int], Agent], dict[str, Any]]:
     """The agent of a seed that plans with the model, and its settings; refuses bad options before any work."""
+    first = lewm.Planner(model, seed=seeds[0], **options)
+    starts: dict[str, Any] = {"proposals": 0}
+    actions = None
+    if recorded is not None:
+        starts = {"proposals": at_least("proposals", proposals), "recorded": str(recorded)}
+        actions = RecordedActions.from_episodes(model, recorded, first.horizon)
 
     def make(seed: int) -> Agent:
         planner = lewm.Planner(model, seed=seed, **options)
@@ -214,11 +217,10 @@ def _planning(
             planner,
             replan_every=replan_every,
             context=context,
-            recorded=recorded,
+            recorded=actions,
             proposals=proposals,
         )
 
-    first = lewm.Planner(model, seed=seeds[0], **options)
     bounds = options.get("bounds")
     settings = {
         "agent": "planner",
@@ -231,17 +233,12 @@ def _planning(
         },
         "replan_every": first.options["horizon"] if replan_every is None else replan_every,
         "context": context,
-        "proposals": 0 if recorded is None else at_least("proposals", proposals),
+        **starts,
         "device": model.device,
         "precision": model.precision,
         "encoder_precision": model.encoder_precision,
     }
     return make, settings
-
-
-def _recorded_actions(model: Any, data: str | Path, options: dict[str, Any]) -> RecordedActions:
-    horizon = lewm.Planner(model, **options).horizon  # refuses bad options before all frames are encoded
-    return RecordedActions.from_episodes(model, data, horizon)
 
 
 def _cloning(policy: Any) -> tuple[Callable[[int], Agent], dict[str, Any]]:
@@ -296,6 +293,7 @@ def evaluate_agents(
             **(settings or {}),
         }
     )
+    decides = {"version": lewm.__version__, "film": film, **evaluation.settings, **(identity or {})}
     kept = None
     for seed in seeds:
         tasks = draw_tasks(
@@ -303,11 +301,8 @@ def evaluate_agents(
         )
         filmed = np.flatnonzero(tasks.strict)[:film].tolist() if seed == seeds[0] else []
         by_name = agents(seed)
-        if (
-            kept is None
-        ):  # it removes parts of other settings: only once the options have made tasks and agents
-            decides = {"version": lewm.__version__, "film": film, **evaluation.settings, **(identity or {})}
-            kept = Parts(parts, decides)
+        # Parts of other settings are removed: only once the options have made tasks and agents.
+        kept = kept or Parts(parts, decides)
         outcomes, seconds = {}, {}
         for name, agent in by_name.items():
             outcomes[name], seconds[name] = _run_in_parts(
