@@ -216,7 +216,7 @@ class TestOnAGpu:
         torch = pytest.importorskip("torch")
         from lewm.nn import sigreg_cuda
 
-        assert sigreg_cuda.available()
+        assert sigreg_cuda.available(torch.device("cuda"))
         z = (scale * torch.from_numpy(_draw(*shape))).requires_grad_()
         on_gpu = z.detach().cuda().requires_grad_()
         values = [lewm.sigreg(x, num_proj=num_proj, seed=3) for x in (z, on_gpu)]

@@ -2,8 +2,9 @@
 
 Parameters carry the names of the published checkpoints. The arithmetic is theirs too, arranged for training speed:
 uint8 pixels go straight into the patch projection, with the normalisation folded into its weights; query, key and
-value are one matrix product; and the last layer computes its query, output and MLP for the CLS token alone, the only
-one read, without projecting the others to keys and values.
+value are one matrix product; the last layer computes its query, output and MLP for the CLS token alone, the only
+one read, without projecting the others to keys and values; and a CPU takes large batches in groups of images whose
+activations stay in its caches from one operation to the next, there and on the way back.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ POSITION_INITS = ("normal", "waves")
 # Subtracted from uint8 pixels before the patch projection: what remains, -128..127, is exact in bfloat16 and nearly
 # centred, so that rounding of the folded weights does not add up over a bright image.
 _PIXEL_OFFSET = 128.0
+# Elements of a group's widest activation on a CPU. Two and four times as many, or half, took 3 to 10% longer for
+# 224x224 images on two cores with 32 MiB of cache; small images do not notice.
+_GROUP_ELEMENTS = 1 << 22
 
 
 def _normal(*shape: int) -> nn.Parameter:
@@ -224,6 +228,7 @@ class VisionTransformer(nn.Module):
         if position_init not in POSITION_INITS:
             raise ValueError(f"position_init: expected one of {POSITION_INITS}, got {position_init!r}")
         self.image_size = image_size
+        self._widest = ((image_size // patch_size) ** 2 + 1) * max(mlp_dim, 3 * dim)  # activation of an image
         self.embeddings = _Embeddings(image_size // patch_size, patch_size, dim, position_init)
         self.encoder = _Layers(dim, depth, heads, mlp_dim, attention)
         self.layernorm = nn.LayerNorm(dim, eps=_LAYER_NORM_EPS)
@@ -232,5 +237,11 @@ class VisionTransformer(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels: (N, H, W, 3) uint8, or (N, 3, H, W) float normalised per channel -> (N, dim)."""
-        x = self.embeddings(pixels, self.pixel_mean, self.pixel_std)
-        return self.layernorm(self.encoder(x)[:, 0])
+        on_cpu = pixels.device.type == "cpu"
+        groups = max(1, math.ceil(len(pixels) * self._widest / _GROUP_ELEMENTS)) if on_cpu else 1
+        cls = [self._cls(group) for group in pixels.chunk(groups)]
+        return self.layernorm(torch.cat(cls))
+
+    def _cls(self, pixels: Tensor) -> Tensor:
+        """The CLS token, (N, dim), before the last norm."""
+        return self.encoder(self.embeddings(pixels, self.pixel_mean, self.pixel_std))[:, 0]
