@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 import lewm
 from lewm.checkpoint import expected_shapes
-from lewm.nn import LeWM
+from lewm.nn import LeWM, vit
 from lewm.nn.attention import attend, self_attend
 from lewm.nn.batch_norm import BatchNorm
 from lewm.nn.vit import grid_waves
@@ -141,6 +141,24 @@ def test_encoder_equals_a_literal_vision_transformer():
     expected = norm(x, "layernorm")[:, 0]
     with torch.no_grad():
         torch.testing.assert_close(model.encoder(pixels), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_groups_of_images_change_nothing_but_the_order_of_sums(monkeypatch):
+    model, images = small_model().encoder, small_batch()["pixels"].flatten(0, 1)
+    taken = []
+    whole = vit.VisionTransformer._cls
+    monkeypatch.setattr(
+        vit.VisionTransformer, "_cls", lambda self, x: (taken.append(len(x)), whole(self, x))[1]
+    )
+    results = []
+    for images_in_a_group in (len(images), 5):
+        monkeypatch.setattr(vit, "_GROUP_ELEMENTS", images_in_a_group * model._widest)
+        model.zero_grad()
+        latents = model(images)
+        latents.square().sum().backward()
+        results.append([latents, *(parameter.grad for parameter in model.parameters())])
+    assert taken == [24, 5, 5, 5, 5, 4]
+    torch.testing.assert_close(*results)
 
 
 @pytest.mark.parametrize("causal", [False, True])
