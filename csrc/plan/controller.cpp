@@ -23,16 +23,6 @@ void check_count(const char* field, std::int64_t value, std::int64_t least, std:
   }
 }
 
-void check_bound(const char* field, const std::vector<float>& bound, std::int64_t action_dim) {
-  if (!bound.empty() && static_cast<std::int64_t>(bound.size()) != action_dim) {
-    throw Error(Status::invalid_argument, std::string(field) + ": expected no or " + std::to_string(action_dim) +
-                                              " entries, got " + std::to_string(bound.size()));
-  }
-  for (const float value : bound) {
-    if (std::isnan(value)) throw Error(Status::invalid_argument, std::string(field) + ": expected numbers, got nan");
-  }
-}
-
 }  // namespace
 
 struct Controller::Impl {
@@ -103,13 +93,7 @@ Controller::Impl::Impl(std::shared_ptr<Planner> shared_planner, const Controller
     throw Error(Status::invalid_argument,
                 "deadline: expected at least 0 seconds, got " + std::to_string(options.deadline));
   }
-  check_bound("low", options.low, config.action_dim);
-  check_bound("high", options.high, config.action_dim);
-  for (std::size_t i = 0; i < options.low.size() && i < options.high.size(); ++i) {
-    if (options.low[i] > options.high[i]) {
-      throw Error(Status::invalid_argument, "low: expected at most high in dimension " + std::to_string(i));
-    }
-  }
+  check_bounds(options.low, options.high, config.action_dim, config.action_dim);
   latents.resize(static_cast<std::size_t>((options.context + 1) * latent_dim));
   blocks.resize(static_cast<std::size_t>((options.context - 1) * block_dim));
   executed.resize(static_cast<std::size_t>(block_dim));

@@ -1,6 +1,7 @@
 #include "plan/options.h"
 
 #include <cmath>
+#include <limits>
 #include <string>
 
 #include "core/error.h"
@@ -26,14 +27,18 @@ void check_float(const char* field, float value, float least, bool above) {
   }
 }
 
-void check_bound(const char* field, const std::vector<float>& bound, std::int64_t block_dim, std::int64_t action_dim) {
+// none: the infinity that bounds nothing; no number keeps within the other one.
+void check_bound(const char* field, const std::vector<float>& bound, float none, std::int64_t action_dim,
+                 std::int64_t block_dim) {
   const std::int64_t size = static_cast<std::int64_t>(bound.size());
   if (size && size != action_dim && size != block_dim) {
-    refuse(field, "no, " + std::to_string(action_dim) + " or " + std::to_string(block_dim) + " entries",
-           std::to_string(size));
+    const std::string sizes = (block_dim == action_dim ? "no or " : "no, " + std::to_string(action_dim) + " or ");
+    refuse(field, sizes + std::to_string(block_dim) + " entries", std::to_string(size));
   }
   for (const float value : bound) {
-    if (std::isnan(value)) refuse(field, "numbers", "nan");
+    if (!std::isfinite(value) && value != none) {
+      refuse(field, "finite numbers or " + std::to_string(none), std::to_string(value));
+    }
   }
 }
 
@@ -59,6 +64,21 @@ const char* method_name(Method method) {
       return "predictive_sampling";
   }
   return "unknown";
+}
+
+void check_bounds(const std::vector<float>& low, const std::vector<float>& high, std::int64_t action_dim,
+                  std::int64_t block_dim) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  check_bound("low", low, -kInfinity, action_dim, block_dim);
+  check_bound("high", high, kInfinity, action_dim, block_dim);
+  for (std::int64_t i = 0; i < block_dim && !low.empty() && !high.empty(); ++i) {
+    const float least = low[static_cast<std::size_t>(i) % low.size()];
+    const float most = high[static_cast<std::size_t>(i) % high.size()];
+    if (least > most) {
+      refuse("low", "at most high (" + std::to_string(most) + ") in dimension " + std::to_string(i),
+             std::to_string(least));
+    }
+  }
 }
 
 void check_options(const PlannerOptions& options, std::int64_t block_dim, std::int64_t action_dim) {
@@ -108,16 +128,7 @@ void check_options(const PlannerOptions& options, std::int64_t block_dim, std::i
   check_float("discount", options.discount, 0.0f, false);
   check_float("action_penalty", options.action_penalty, 0.0f, false);
 
-  check_bound("low", options.low, block_dim, action_dim);
-  check_bound("high", options.high, block_dim, action_dim);
-  for (std::int64_t i = 0; i < block_dim && !options.low.empty() && !options.high.empty(); ++i) {
-    const float low = options.low[static_cast<std::size_t>(i) % options.low.size()];
-    const float high = options.high[static_cast<std::size_t>(i) % options.high.size()];
-    if (low > high) {
-      refuse("low", "at most high (" + std::to_string(high) + ") in dimension " + std::to_string(i),
-             std::to_string(low));
-    }
-  }
+  check_bounds(options.low, options.high, action_dim, block_dim);
 }
 
 }  // namespace lewm

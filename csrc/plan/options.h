@@ -83,6 +83,11 @@ const char* method_name(Method method);
 // Throws Error(invalid_argument) that names the first option out of range. action_dim divides block_dim.
 void check_options(const PlannerOptions& options, std::int64_t block_dim, std::int64_t action_dim);
 
+// Throws Error(invalid_argument) that names the bound of a wrong size, or that no number keeps within. Each bound:
+// empty, or [action_dim] or [block_dim] finite numbers or the infinity that bounds nothing.
+void check_bounds(const std::vector<float>& low, const std::vector<float>& high, std::int64_t action_dim,
+                  std::int64_t block_dim);
+
 constexpr double kNoDeadline = std::numeric_limits<double>::infinity();
 
 // B problems to plan for. The caller owns all arrays; nothing is kept after the call.

@@ -304,8 +304,9 @@ TEST(options_out_of_range_are_refused_by_name) {
   refuses("context: expected 1..3, got 0", [](ControllerOptions& o) { o.context = 0; });
   refuses("deadline: expected", [](ControllerOptions& o) { o.deadline = std::nan(""); });
   refuses("low: expected no or 2 entries, got 1", [](ControllerOptions& o) { o.low = {1}; });
-  refuses("high: expected numbers", [](ControllerOptions& o) { o.high = {1, std::nanf("")}; });
-  refuses("low: expected at most high in dimension 1", [](ControllerOptions& o) {
+  refuses("high: expected finite numbers", [](ControllerOptions& o) { o.high = {1, std::nanf("")}; });
+  refuses("low: expected finite numbers or -inf, got inf", [](ControllerOptions& o) { o.low = {1, HUGE_VALF}; });
+  refuses("low: expected at most high (1.000000) in dimension 1", [](ControllerOptions& o) {
     o.low = {0, 2};
     o.high = {0, 1};
   });

@@ -442,7 +442,9 @@ TEST(options_out_of_range_are_refused_by_name) {
   refuses("action_hold: expected at least 1, got 0", [](PlannerOptions& o) { o.action_hold = 0; });
   refuses("action_hold: expected a divisor of a block's 3 steps, got 2", [](PlannerOptions& o) { o.action_hold = 2; });
   refuses("low: expected no, 2 or 6 entries, got 3", [](PlannerOptions& o) { o.low = {0, 0, 0}; });
-  refuses("high: expected numbers, got nan", [](PlannerOptions& o) { o.high = {0, kNaN}; });
+  refuses("high: expected finite numbers or inf, got nan", [](PlannerOptions& o) { o.high = {0, kNaN}; });
+  refuses("high: expected finite numbers or inf, got -inf", [](PlannerOptions& o) { o.high = {0, -kInfinity}; });
+  refuses("low: expected finite numbers or -inf, got inf", [](PlannerOptions& o) { o.low = {kInfinity, 0}; });
   refuses("in dimension 1", [](PlannerOptions& o) {
     o.low = {0, 1};
     o.high = {0, 0};
