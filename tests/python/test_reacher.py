@@ -152,6 +152,23 @@ def _picture(size: int, angles: tuple[float, float]) -> np.ndarray:
 
 
 @needs_opengl
+@pytest.mark.skipif(sys.platform != "linux", reason="EGL is Linux's")
+def test_the_context_of_another_package_stays_current(env: ReacherEnv) -> None:
+    if mujoco_rendering.gl_backend() != "egl":
+        pytest.skip("drawn without EGL")
+    from mujoco.egl import GLContext, egl_ext
+
+    other = GLContext(64, 64)
+    other.make_current()
+    try:
+        picture = env.render()
+        assert egl_ext.eglGetCurrentContext().address == other._context.address
+    finally:
+        other.free()
+    np.testing.assert_array_equal(env.render(), picture)  # with no context current
+
+
+@needs_opengl
 def test_renderers_of_one_process_do_not_mix_up_their_pictures() -> None:
     """Each draws what a process draws that has no other."""
     requests = [(64, (0.0, 0.0)), (224, (2.0, 1.0))]

@@ -4,7 +4,8 @@ MuJoCo draws through OpenGL, which needs a context. On Linux that is EGL (a GPU,
 OSMesa; `gl_backend` finds out which of them works here before anything is drawn, unless ``MUJOCO_GL`` names one.
 
 A process has one context, and every `FrameRenderer` selects its own frame buffer in it before it draws: the
-second of two ``mujoco.Renderer`` objects may otherwise read the first one's pictures.
+second of two ``mujoco.Renderer`` objects may otherwise read the first one's pictures. With EGL, a context that another
+package had made current is current again afterwards.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import functools
 import importlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,23 @@ def _gl_context() -> tuple[Any, int]:
     return context, os.getpid()
 
 
+@contextlib.contextmanager
+def _others_context_kept() -> Iterator[None]:
+    """Afterwards the EGL context that is current now is current again: dm_control makes its own current once, and would
+    go on in ours."""
+    if gl_backend() != "egl":
+        yield
+        return
+    egl = importlib.import_module("mujoco.egl.egl_ext")
+    context, display = egl.eglGetCurrentContext(), egl.eglGetCurrentDisplay()
+    surfaces = [egl.eglGetCurrentSurface(kind) for kind in (egl.EGL_DRAW, egl.EGL_READ)]
+    try:
+        yield
+    finally:
+        if context and context.address != _gl_context()[0]._context.address:
+            egl.eglMakeCurrent(display, *surfaces, context)
+
+
 def _forget(context: Any) -> None:
     """Leaves a context to the end of the process: its own finalizer would need modules that are gone by then."""
     context._context = None
@@ -195,15 +213,16 @@ class FrameRenderer:
             colours: RGBA, 0 to 1, that bodies have in this frame, by name.
         """
         mujoco = self._mujoco
-        self._select()
         self._model.geom_rgba[:] = self._own_colours
         for body, rgba in (colours or {}).items():
             self._model.geom_rgba[self._model.geom_bodyid == self._model.body(body).id] = rgba
         mujoco.mjv_updateScene(
             self._model, data, self._options, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
         )
-        mujoco.mjr_render(self._rectangle, self._scene, self._context)
-        mujoco.mjr_readPixels(self._buffer, None, self._rectangle, self._context)
+        with _others_context_kept():
+            self._select()
+            mujoco.mjr_render(self._rectangle, self._scene, self._context)
+            mujoco.mjr_readPixels(self._buffer, None, self._rectangle, self._context)
         upright = self._buffer[::-1]  # OpenGL's first row is the lowest
         k, n = self._supersample, self._size
         if k == 1:
