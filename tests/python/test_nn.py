@@ -151,8 +151,9 @@ def test_groups_of_images_change_nothing_but_the_order_of_sums(monkeypatch):
         vit.VisionTransformer, "_cls", lambda self, x: (taken.append(len(x)), whole(self, x))[1]
     )
     results = []
-    for images_in_a_group in (len(images), 5):
-        monkeypatch.setattr(vit, "_GROUP_ELEMENTS", images_in_a_group * model._widest)
+    monkeypatch.setattr(vit, "_GROUP_ELEMENTS", 5 * model._widest)
+    for images_at_once in (len(images), len(images) - 1):
+        monkeypatch.setattr(vit, "_WHOLE_ELEMENTS", images_at_once * model._widest)
         model.zero_grad()
         latents = model(images)
         latents.square().sum().backward()
