@@ -82,7 +82,10 @@ class _MatmulAttention(torch.autograd.Function):
         packed = packed.view(3, n * heads, tokens, dim)
         q, k, v = packed.unbind(0)
         q.mul_(dim**-0.5)
-        weights = torch.softmax(torch.bmm(q, k.transpose(1, 2)), dim=-1)  # (N * heads, T, T)
+        weights = torch.bmm(q, k.transpose(1, 2))  # (N * heads, T, T)
+        torch.softmax(
+            weights, dim=-1, out=weights
+        )  # in place, as below: new memory costs more than the arithmetic
         ctx.save_for_backward(packed, weights)
         ctx.heads = heads
         mixed = torch.bmm(weights, v).view(n, heads, tokens, dim)
@@ -96,9 +99,8 @@ class _MatmulAttention(torch.autograd.Function):
         n, tokens, width = grad.shape
         by_head = (n, ctx.heads, tokens, width // ctx.heads)
         grad = grad.reshape(n, tokens, ctx.heads, -1).transpose(1, 2).reshape(q.shape)
-        scores = torch.ops.aten._softmax_backward_data(
-            torch.bmm(grad, v.transpose(1, 2)), weights, -1, weights.dtype
-        )
+        scores = torch.bmm(grad, v.transpose(1, 2))
+        torch.ops.aten._softmax_backward_data.out(scores, weights, -1, weights.dtype, grad_input=scores)
         result = grad.new_empty(n, tokens, 3, ctx.heads, by_head[3])
         dq, dk, dv = result.permute(2, 0, 3, 1, 4).unbind(0)
         dq.copy_(torch.bmm(scores, k).mul_(by_head[3] ** -0.5).view(by_head))
