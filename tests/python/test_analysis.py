@@ -16,6 +16,7 @@ from lewm.analysis.probe import (
     probe_features,
     split_episodes,
     standardised_targets,
+    whitened,
 )
 
 
@@ -82,6 +83,30 @@ def test_mlp_probe_reads_what_a_linear_one_cannot(rng):
     linear, mlp = probe_features(hidden.astype(np.float32), targets, episode, split, label="code")
     assert (linear.regressor, mlp.regressor) == ("linear", "mlp")
     assert linear.r < 0.3 < 0.9 < mlp.r
+
+
+def test_mlp_probe_reads_directions_of_little_variance(rng):
+    code = rng.normal(size=(1500, 16)) * np.geomspace(1.0, 0.1, 16)
+    features = (3.0 + code @ np.linalg.qr(rng.normal(size=(16, 16)))[0]).astype(np.float32)
+    episode = np.repeat(np.arange(30), 50)
+    split = split_episodes(episode, 0.2, seed=0)
+    targets, _ = standardised_targets({"small": code[:, 12:]}, split.train)
+    (read,) = probe_features(features, targets, episode, split, label="code", regressors=("mlp",))
+    assert read.r > 0.99
+    components = whitened(features, split.train)
+    covariance = np.cov(components[split.train], rowvar=False)
+    np.testing.assert_allclose(covariance - np.diag(np.diag(covariance)), 0.0, atol=1e-5)
+    assert 0.85 < np.diag(covariance).min() <= np.diag(covariance).max() < 1.0
+
+
+def test_probes_of_the_same_latent_for_everything_read_nothing(rng):
+    episode = np.repeat(np.arange(10), 10)
+    split = split_episodes(episode, 0.2, seed=0)
+    targets, _ = standardised_targets({"state": rng.normal(size=(100, 2))}, split.train)
+    for score in probe_features(
+        np.full((100, 4), 7.0, np.float32), targets, episode, split, label="constant"
+    ):
+        assert score.r == 0.0 and np.isfinite(score.mse)
 
 
 def test_pixel_components_have_the_width_asked_for(rng):

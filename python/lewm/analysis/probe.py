@@ -22,10 +22,12 @@ __all__ = [
     "probe_features",
     "split_episodes",
     "standardised_targets",
+    "whitened",
 ]
 
 Array = NDArray[np.float32]
 
+_NOISE_FLOOR = 1e-3  # of a component's variance, relative to the largest
 _PCA_SIDE = 64  # pixels; larger frames are averaged down before their components are computed
 
 
@@ -166,7 +168,7 @@ def probe_features(
     """Fits every regressor from the features to every target and scores the held-out rows.
 
     Args:
-        features: (N, D) float32, standardised here by the training rows.
+        features: (N, D) float32; the regressors see their `whitened` form.
         targets: name -> (N, width), standardised (`standardised_targets`).
         episode: (N,) episode of each row.
         split: training and held-out rows.
@@ -181,8 +183,7 @@ def probe_features(
     for name, values in targets.items():
         if len(values) != len(features):
             raise ValueError(f"{name}: expected {len(features)} rows, got {len(values)}")
-    mean, std = features[split.train].mean(axis=0), features[split.train].std(axis=0)
-    inputs = (features - mean) / np.maximum(std, 1e-6)
+    inputs = whitened(features, split.train)
     scores = []
     for regressor in regressors:
         for name, values in targets.items():
@@ -193,6 +194,21 @@ def probe_features(
             predicted = model.predict(inputs[split.test]).reshape(len(split.test), -1)
             scores.append(_score(name, label, regressor, predicted, values[split.test], episode[split.test]))
     return scores
+
+
+def whitened(features: Array, train: NDArray[np.intp]) -> Array:
+    """Features as uncorrelated components of at most unit variance over the rows ``train``: (N, D) float32.
+
+    What a linear probe reads stays the same. An MLP learns directions of little variance slowly, and latents hold much
+    in such directions: as they are they would lose against pixels, whose components are whitened, for that alone.
+    Directions of hardly any variance stay small, as they hold mostly noise.
+    """
+    wide = features.astype(np.float64)
+    wide -= wide[train].mean(axis=0)
+    wide /= np.maximum(wide[train].std(axis=0), 1e-6)
+    variance, axes = np.linalg.eigh(np.cov(wide[train], rowvar=False).reshape(wide.shape[1], -1))
+    scale = np.sqrt(np.maximum(variance, 0.0) + _NOISE_FLOOR * max(variance[-1], 1e-12))
+    return np.asarray(wide @ (axes / scale), dtype=np.float32)
 
 
 def _regressor(name: str, seed: int) -> Any:
@@ -225,6 +241,6 @@ def _score(
 
 def _pearson(a: Array, b: Array) -> float:
     """Correlation of two series; 0 when one of them does not vary (it tells nothing about the other)."""
-    if a.std() < 1e-9 or b.std() < 1e-9:
+    if np.ptp(a) < 1e-9 or np.ptp(b) < 1e-9:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])
