@@ -28,11 +28,11 @@ void check_float(const char* field, float value, float least, bool above) {
 }
 
 // none: the infinity that bounds nothing; no number keeps within the other one.
-void check_bound(const char* field, const std::vector<float>& bound, float none, std::int64_t action_dim,
-                 std::int64_t block_dim) {
+void check_bound(const char* field, const std::vector<float>& bound, float none, std::int64_t block_dim,
+                 std::int64_t action_dim) {
   const std::int64_t size = static_cast<std::int64_t>(bound.size());
   if (size && size != action_dim && size != block_dim) {
-    const std::string sizes = (block_dim == action_dim ? "no or " : "no, " + std::to_string(action_dim) + " or ");
+    const std::string sizes = block_dim == action_dim ? "no or " : "no, " + std::to_string(action_dim) + " or ";
     refuse(field, sizes + std::to_string(block_dim) + " entries", std::to_string(size));
   }
   for (const float value : bound) {
@@ -66,11 +66,11 @@ const char* method_name(Method method) {
   return "unknown";
 }
 
-void check_bounds(const std::vector<float>& low, const std::vector<float>& high, std::int64_t action_dim,
-                  std::int64_t block_dim) {
+void check_bounds(const std::vector<float>& low, const std::vector<float>& high, std::int64_t block_dim,
+                  std::int64_t action_dim) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  check_bound("low", low, -kInfinity, action_dim, block_dim);
-  check_bound("high", high, kInfinity, action_dim, block_dim);
+  check_bound("low", low, -kInfinity, block_dim, action_dim);
+  check_bound("high", high, kInfinity, block_dim, action_dim);
   for (std::int64_t i = 0; i < block_dim && !low.empty() && !high.empty(); ++i) {
     const float least = low[static_cast<std::size_t>(i) % low.size()];
     const float most = high[static_cast<std::size_t>(i) % high.size()];
@@ -128,7 +128,7 @@ void check_options(const PlannerOptions& options, std::int64_t block_dim, std::i
   check_float("discount", options.discount, 0.0f, false);
   check_float("action_penalty", options.action_penalty, 0.0f, false);
 
-  check_bounds(options.low, options.high, action_dim, block_dim);
+  check_bounds(options.low, options.high, block_dim, action_dim);
 }
 
 }  // namespace lewm

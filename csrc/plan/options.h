@@ -85,8 +85,8 @@ void check_options(const PlannerOptions& options, std::int64_t block_dim, std::i
 
 // Throws Error(invalid_argument) that names the bound of a wrong size, or that no number keeps within. Each bound:
 // empty, or [action_dim] or [block_dim] finite numbers or the infinity that bounds nothing.
-void check_bounds(const std::vector<float>& low, const std::vector<float>& high, std::int64_t action_dim,
-                  std::int64_t block_dim);
+void check_bounds(const std::vector<float>& low, const std::vector<float>& high, std::int64_t block_dim,
+                  std::int64_t action_dim);
 
 constexpr double kNoDeadline = std::numeric_limits<double>::infinity();
 

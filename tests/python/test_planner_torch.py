@@ -40,10 +40,8 @@ def model() -> lewm.Model:
         ("cem", {}),
         ("cem", {"momentum": 0.3, "std_min": 0.2, "std": 1.5, "return_best": True, "cost": "sum"}),
         ("cem", {"bounds": (-0.5, [0.4, 0.3]), "cost": "discounted", "discount": 0.5, "action_penalty": 0.1}),
-        (
-            "cem",
-            {"elites": 1, "iterations": 1},
-        ),  # no spread is left: later candidates would differ by rounding alone
+        # One elite leaves no spread: later candidates would differ by rounding alone.
+        ("cem", {"elites": 1, "iterations": 1}),
         ("cem", {"elites": 1, "std_min": 0.1}),
         ("icem", {}),
         ("icem", {"noise_exponent": 0.0, "kept_elites": 0, "return_best": True}),

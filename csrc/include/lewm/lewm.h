@@ -301,8 +301,8 @@ typedef struct lewm_planner_config {
   int64_t problems;   /* most B of a plan */
   uint64_t seed;
 
-  /* Candidates are clipped to [low, high], standardised. Each null (no bound) or [bound_dim]; bound_dim: action_dim or
-   * block_dim. Copied. */
+  /* Candidates are clipped to [low, high], standardised. Each null (no bound) or [bound_dim] finite numbers or the
+   * infinity that bounds nothing; bound_dim: action_dim or block_dim. Copied. */
   const float* low;
   const float* high;
   int64_t bound_dim;

@@ -201,7 +201,12 @@ def whitened(features: Array, train: NDArray[np.intp]) -> Array:
 
     What a linear probe reads stays the same. An MLP learns directions of little variance slowly, and latents hold much
     in such directions: as they are they would lose against pixels, whose components are whitened, for that alone.
-    Directions of hardly any variance stay small, as they hold mostly noise.
+    Directions of hardly any variance stay small, as they hold mostly noise: 1e-3 of the largest variance is added to
+    every one.
+
+    Args:
+        features: (N, D) float32.
+        train: (M,) rows, at least two, that means and variances are taken over.
     """
     wide = features.astype(np.float64)
     wide -= wide[train].mean(axis=0)

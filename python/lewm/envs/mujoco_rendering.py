@@ -114,12 +114,20 @@ def _egl_has_device() -> bool:
     )
 
 
+def _context_module(backend: str) -> Any:
+    try:
+        return importlib.import_module(_CONTEXT_MODULES[backend])
+    except Exception as error:  # libraries that are missing show as errors of any kind
+        raise _cannot_draw(backend, error) from error
+
+
 @functools.cache
 def _gl_context() -> tuple[Any, int]:
     """The OpenGL context of this process, and the process's number."""
     backend = gl_backend()
+    module = _context_module(backend)
     try:
-        context = importlib.import_module(_CONTEXT_MODULES[backend]).GLContext(64, 64)
+        context = module.GLContext(64, 64)
         context.make_current()
     except Exception as error:  # each backend has its own kinds of failure
         raise _cannot_draw(backend, error) from error
@@ -134,7 +142,7 @@ def _others_context_kept() -> Iterator[None]:
     if gl_backend() != "egl":
         yield
         return
-    egl = importlib.import_module("mujoco.egl.egl_ext")
+    egl = _context_module("egl").EGL
     context, display = egl.eglGetCurrentContext(), egl.eglGetCurrentDisplay()
     surfaces = [egl.eglGetCurrentSurface(kind) for kind in (egl.EGL_DRAW, egl.EGL_READ)]
     try:

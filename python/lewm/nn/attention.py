@@ -82,10 +82,9 @@ class _MatmulAttention(torch.autograd.Function):
         packed = packed.view(3, n * heads, tokens, dim)
         q, k, v = packed.unbind(0)
         q.mul_(dim**-0.5)
+        # The softmax and its gradient are taken in place: new memory costs more than the arithmetic.
         weights = torch.bmm(q, k.transpose(1, 2))  # (N * heads, T, T)
-        torch.softmax(
-            weights, dim=-1, out=weights
-        )  # in place, as below: new memory costs more than the arithmetic
+        torch.softmax(weights, dim=-1, out=weights)
         ctx.save_for_backward(packed, weights)
         ctx.heads = heads
         mixed = torch.bmm(weights, v).view(n, heads, tokens, dim)
