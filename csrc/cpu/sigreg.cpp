@@ -16,7 +16,8 @@ namespace {
 constexpr std::int64_t kTileColumns = 512;          // directions worked on at once
 constexpr std::int64_t kScratchBytes = 64ll << 20;  // aimed at for the angles and sums of a tile
 constexpr std::int64_t kChunkRows = 4096;           // samples in one partial sum
-constexpr std::size_t kKeptBytes = 32u << 20;       // of workspace from one call to the next
+constexpr std::int64_t kPackedRows = 16384;         // packed at once, or those of one chunk of each time step
+constexpr std::size_t kKeptBytes = 72u << 20;       // of workspace, from one call to the next: all of the above
 constexpr std::int64_t kDescentRows = 64;           // samples whose gradient is one task
 constexpr std::int64_t kPrepareRows = 64;           // samples of one task before the first product
 
@@ -132,8 +133,10 @@ class Sigreg::Pass {
     while (tile_columns_ > 2 * strip_ && bytes_per_step(tile_columns_) > kScratchBytes) {
       tile_columns_ = round_up(tile_columns_ / 2, strip_);
     }
-    const std::int64_t packed = kernels_.pack_rows ? in_.batch * packed_row_ * 2 : 0;
+    const std::int64_t packed = kernels_.pack_rows ? std::min(in_.batch, kChunkRows) * packed_row_ * 2 : 0;
     group_steps_ = std::clamp<std::int64_t>(kScratchBytes / (bytes_per_step(tile_columns_) + packed), 1, in_.steps);
+    pack_chunks_ = std::clamp<std::int64_t>(kPackedRows / (group_steps_ * kChunkRows), 1, chunks_);
+    packed_batch_ = std::min(in_.batch, pack_chunks_ * kChunkRows);
     tile_strips_ = tile_columns_ / strip_;
     slope_stride_ = tile_columns_ + kSlopePadding;
     dim_strips_ = ceil_div(in_.dim, strip_);
@@ -173,7 +176,7 @@ class Sigreg::Pass {
     statistics_ = cutter.take<double>(strips);
     norms_ = cutter.take<double>(ceil_div(group_steps_ * in_.batch, kPrepareRows));
     if (kernels_.pack_rows) {
-      packed_rows_ = cutter.take<std::uint16_t>((group_steps_ * in_.batch + kSigregRowPadding) * packed_row_);
+      packed_rows_ = cutter.take<std::uint16_t>((group_steps_ * packed_batch_ + kSigregRowPadding) * packed_row_);
       packed_strips_ = cutter.take<std::uint16_t>(tile_strips_ * packed_row_ * strip_);
       if (descends_) packed_transposed_ = cutter.take<std::uint16_t>(dim_strips_ * packed_slope_ * strip_);
     }
@@ -193,20 +196,29 @@ class Sigreg::Pass {
     }
   }
 
-  // Decides on the precision of a group's projections, and packs its embeddings for tables that want it.
+  // Decides on the precision of a group's projections, and packs its embeddings for tables that want it, if all fit.
   void prepare_group() {
     const std::int64_t rows = steps_ * in_.batch, tasks = ceil_div(rows, kPrepareRows);
     pool_.run(tasks, [&](std::int64_t task, int) {
       const std::int64_t first = task * kPrepareRows, count = std::min(kPrepareRows, rows - first);
       norms_[task] = largest_square(in_, first_step_ * in_.batch + first, count);
-      if (kernels_.pack_rows) {
-        kernels_.pack_rows(embedding(first_step_, first), in_.storage, in_.dim, count, in_.dim, kSigregProjectParts,
-                           packed_rows_ + first * packed_row_);
-      }
     });
     const double largest = tasks ? *std::max_element(norms_, norms_ + tasks) : 0.0;
     wide_ = std::sqrt(largest) * in_.t_max > kWideAbove;
     packs_ = kernels_.pack_rows && !wide_;
+    if (packs_ && packed_batch_ == in_.batch) pack(0);
+  }
+
+  // Packs the rows of pack_chunks_ chunks from `chunk` on, of every time step of the group.
+  void pack(std::int64_t chunk) {
+    first_packed_ = chunk * kChunkRows;
+    const std::int64_t rows = std::min(packed_batch_, in_.batch - first_packed_), parts = ceil_div(rows, kPrepareRows);
+    pool_.run(steps_ * parts, [&](std::int64_t task, int) {
+      const std::int64_t t = task / parts, row = first_packed_ + task % parts * kPrepareRows;
+      kernels_.pack_rows(embedding(first_step_ + t, row), in_.storage, in_.dim,
+                         std::min(kPrepareRows, first_packed_ + rows - row), in_.dim, kSigregProjectParts,
+                         packed_row_at(t, row));
+    });
   }
 
   template <class Body>
@@ -267,7 +279,7 @@ class Sigreg::Pass {
   void project(bool add_sums, const Finish& finish) {
     const std::int64_t per_sum = 2 * in_.knots * strip_;
     const std::int64_t strips = steps_ * tile_strips_;
-    pool_.run(chunks_ * strips, [&](std::int64_t task, int thread) {
+    const auto project_strip = [&](std::int64_t task, int thread) {
       const Scratch& own = scratch_[static_cast<std::size_t>(thread)];
       const std::int64_t chunk = task / strips, t = task % strips / tile_strips_, strip = task % tile_strips_;
       double* sums = sums_ + task * per_sum;
@@ -282,7 +294,14 @@ class Sigreg::Pass {
         if (add_sums) kernels_.add_sums(turns, rows, in_.knots, own.sums, sums);
       }
       if (chunks_ == 1) finish(t, strip);
-    });
+    };
+    const bool packs_parts = packs_ && packed_batch_ < in_.batch;
+    const std::int64_t at_once = packs_parts ? pack_chunks_ : chunks_;
+    for (std::int64_t first = 0; first < chunks_; first += at_once) {
+      if (packs_parts) pack(first);
+      pool_.run(std::min(at_once, chunks_ - first) * strips,
+                [&](std::int64_t task, int thread) { project_strip(first * strips + task, thread); });
+    }
     if (chunks_ == 1) return;
     pool_.run(strips, [&](std::int64_t task, int) {
       double* total = sums_ + task * per_sum;
@@ -354,8 +373,8 @@ class Sigreg::Pass {
   float* turns_at(std::int64_t t, std::int64_t strip, std::int64_t row) const {
     return turns_ + ((t * tile_strips_ + strip) * in_.batch + row) * strip_;
   }
-  const std::uint16_t* packed_row_at(std::int64_t t, std::int64_t row) const {
-    return packs_ ? packed_rows_ + (t * in_.batch + row) * packed_row_ : nullptr;
+  std::uint16_t* packed_row_at(std::int64_t t, std::int64_t row) const {
+    return packs_ ? packed_rows_ + (t * packed_batch_ + row - first_packed_) * packed_row_ : nullptr;
   }
   std::uint16_t* packed_strip_at(std::int64_t strip) const {
     return packs_ ? packed_strips_ + strip * packed_row_ * strip_ : nullptr;
@@ -392,11 +411,13 @@ class Sigreg::Pass {
   bool packs_ = false;        // projections from packed operands
   std::int64_t tile_columns_ = 0, tile_strips_ = 0, group_steps_ = 0, chunks_ = 0, dim_strips_ = 0, slope_stride_ = 0;
   std::int64_t packed_row_ = 0, packed_slope_ = 0;  // elements of a packed embedding, of a packed row of slopes
+  // Chunks and rows of a time step that are packed at once, and the first row that is packed now.
+  std::int64_t pack_chunks_ = 0, packed_batch_ = 0, first_packed_ = 0;
   std::int64_t first_step_ = 0, steps_ = 0, first_column_ = 0;  // of the tile being worked on
 
   float* strips_ = nullptr;                     // [tile strips, D, strip]
   float* transposed_ = nullptr;                 // [D / strip, tile columns, strip]
-  std::uint16_t* packed_rows_ = nullptr;        // [group, B, 3, packed D], and padding
+  std::uint16_t* packed_rows_ = nullptr;        // [group, packed batch, 3, packed D], and padding
   std::uint16_t* packed_strips_ = nullptr;      // tile strips
   std::uint16_t* packed_transposed_ = nullptr;  // D / strip strips
   float* turns_ = nullptr;                      // [group, tile strips, B, strip]

@@ -255,6 +255,18 @@ def test_autocast_leaves_it_in_float32(path):
     assert torch.equal(inside_gradient, outside_gradient)
 
 
+@pytest.mark.parametrize("rows", [8, 1200])  # on this thread, and by torch
+def test_a_retained_graph_gives_its_gradient_again(rows):
+    z = torch.randn(2, rows, 512, requires_grad=True)
+    value = sigreg(z, num_proj=8, seed=1)
+    (expected,) = torch.autograd.grad(value, z, retain_graph=True)
+    for factor in (0.5, 3.0):
+        (again,) = torch.autograd.grad(value, z, torch.tensor(factor), retain_graph=factor < 1)
+        torch.testing.assert_close(again, factor * expected)
+    (factor * sigreg(z, num_proj=8, seed=1)).backward()  # the usual pass, which writes into what it saved
+    torch.testing.assert_close(z.grad, factor * expected)
+
+
 def test_vmap_is_refused():
     with pytest.raises(RuntimeError, match="vmap is not supported"):
         torch.vmap(lambda z: sigreg(z, seed=0, num_proj=4))(embeddings(3, 2, 5, 4))

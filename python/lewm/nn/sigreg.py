@@ -317,18 +317,31 @@ def _sigreg_cuda(z, directions, seed, num_proj, knots, t_max, sums, total, gradi
         return value, sigreg_cuda.gradient(z, u, sums, count, t_max, gradient_scale)
 
 
-def _backward_plain(grad, gradient, dtype):
-    return (grad * gradient).to(dtype)
+def _scale(grad: Tensor, gradient: Tensor, out: Tensor | None = None) -> Tensor:
+    """``grad * gradient``. A small one on this thread alone: torch would wake its OpenMP threads for one pass over it,
+    and they then spin for milliseconds on the cores that the next step's kernels want."""
+    if (
+        gradient.device.type != "cpu"
+        or gradient.dtype != torch.float32
+        or gradient.numel() > _ONE_THREAD_ELEMENTS
+    ):
+        return torch.mul(gradient, grad, out=out)
+    out = torch.empty_like(gradient) if out is None else out
+    np.multiply(gradient.numpy(), np.float32(grad.item()), out=out.numpy())
+    return out
 
 
-def _backward_cpu(grad, gradient, dtype):
-    """On this thread alone: torch would wake its OpenMP threads for one pass over the gradient, and they then spin for
-    milliseconds on the cores that the next step's kernels want."""
-    if gradient.dtype != torch.float32 or gradient.numel() > _ONE_THREAD_ELEMENTS:
-        return _backward_plain(grad, gradient, dtype)
-    scaled = torch.empty_like(gradient)
-    np.multiply(gradient.numpy(), np.float32(grad.item()), out=scaled.numpy())
-    return scaled.to(dtype)
+def _backward_any(grad, gradient, dtype):
+    return _scale(grad, gradient).to(dtype)
+
+
+def _is_read_once(gradient: Tensor) -> bool:
+    """The running backward pass is the only one that will read this saved tensor, so that its memory may be reused: no
+    graph is retained or made, and nothing is being traced."""
+    keeps_graph = getattr(
+        torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True
+    )  # torch >= 2.6
+    return type(gradient) is Tensor and not torch.is_grad_enabled() and not keeps_graph()
 
 
 @torch.library.register_fake("lewm::sigreg_sums")
@@ -357,6 +370,8 @@ def _backward(ctx, grad_value, _grad_gradient):
     if grad_value is None:
         return (None,) * 10
     (gradient,) = ctx.saved_tensors
+    if _is_read_once(gradient):
+        return _scale(grad_value, gradient, out=gradient).to(ctx.dtype), *[None] * 9
     return torch.ops.lewm.sigreg_backward(grad_value, gradient, ctx.dtype), *[None] * 9
 
 
@@ -376,8 +391,7 @@ torch.library.impl("lewm::sigreg_sums", "cuda", _sums_cuda)
 torch.library.impl("lewm::sigreg", "default", _sigreg_plain)
 torch.library.impl("lewm::sigreg", "cpu", _sigreg_cpu)
 torch.library.impl("lewm::sigreg", "cuda", _sigreg_cuda)
-torch.library.impl("lewm::sigreg_backward", "default", _backward_plain)
-torch.library.impl("lewm::sigreg_backward", "cpu", _backward_cpu)
+torch.library.impl("lewm::sigreg_backward", "default", _backward_any)
 torch.library.register_autograd("lewm::sigreg", _backward, setup_context=_save_gradient)
 torch.library.register_autograd("lewm::sigreg_backward", _refuse_second_derivative)
 if hasattr(torch.library, "register_vmap"):  # torch >= 2.5
