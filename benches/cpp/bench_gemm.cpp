@@ -56,7 +56,7 @@ struct alignas(64) TileConfig {
 // GFLOP/s (or GOP/s) of independent multiply-adds, the widest that this tier uses for this precision.
 double peak(Isa isa, Precision precision) {
   const TileConfig config;
-  const bool tiles = isa == Isa::amx && precision != Precision::fp32;
+  const bool tiles = isa == Isa::amx && precision != Precision::fp32 && precision != Precision::int16;
   if (tiles) {
     // Tiles that were loaded: those that were only zeroed multiply faster when the CPU slows its tile unit down.
     alignas(64) static const unsigned char zeros[1024] = {};
@@ -94,6 +94,7 @@ double peak(Isa isa, Precision precision) {
           "tdpbusd %tmm6, %tmm5, %tmm2\n tdpbusd %tmm7, %tmm5, %tmm3\n");
     }
     operations = 4.0 * 16 * 16 * 128;
+    if (precision == Precision::int24) operations /= 6;  // products of digits for one of numbers
   } else if (precision == Precision::bf16) {
     PEAK_LOOP(BF16_ZMM);
     operations = 12.0 * 64;
@@ -171,7 +172,8 @@ Result measure(const Kernels& tier, Isa isa, Precision precision, const Shape& s
 
   // A stride that is an odd multiple of 64 bytes spreads the rows over the cache's sets.
   const std::int64_t element = gemm.row_bytes;
-  const std::int64_t stride = round_up(gemm.padded_k(shape.k) * element, 128) / element + 64 / element;
+  const std::int64_t unit = element == 3 ? 192 : 64;  // whole elements and whole cache lines
+  const std::int64_t stride = (round_up(gemm.padded_k(shape.k) * element, 2 * unit) + unit) / element;
   const Memory x = allocate(rows * stride * element), x_scale = allocate(rows * 4), y = allocate(rows * shape.n * 4);
   const Rows input = {x.get(), stride, static_cast<float*>(x_scale.get())};
   gemm.convert(random_values(rows * shape.k).data(), shape.k, rows, shape.k, input);
@@ -198,7 +200,7 @@ Result measure(const Kernels& tier, Isa isa, Precision precision, const Shape& s
 }
 
 void run(Isa isa, const char* only_precision, const std::vector<std::int64_t>& rows) {
-  constexpr const char* kPrecisionNames[] = {"fp32", "bf16", "int8", "int16"};
+  constexpr const char* kPrecisionNames[] = {"fp32", "bf16", "int8", "int16", "int24"};
   const Kernels& tier = kernels(isa);
   for (int p = 0; p < kLayerPrecisions; ++p) {
     if (!tier.gemm[p].run || (only_precision && std::strcmp(only_precision, kPrecisionNames[p]))) continue;

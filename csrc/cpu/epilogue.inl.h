@@ -10,9 +10,13 @@ struct Block {
   std::int64_t row, rows, column, columns;
 };
 
+// Words from a product of int24's highest digits to that of lower ones: a block of 32 rows.
+constexpr std::int64_t kDigitStride = 32 * kTileColumns;
+
 template <Precision P, Activation A>
 LEWM_INLINE F activate(F x) {
-  if constexpr (A == Activation::gelu) return P == Precision::fp32 ? gelu(x) : gelu_coarse(x);
+  constexpr bool kExact = P == Precision::fp32 || P == Precision::int24;
+  if constexpr (A == Activation::gelu) return kExact ? gelu(x) : gelu_coarse(x);
   if constexpr (A == Activation::silu) return silu(x);
   return x;
 }
@@ -30,7 +34,11 @@ struct ColumnTerms {
     }
   }
   LEWM_METHOD F value(const std::uint32_t* product, float row_scale) const {
-    if constexpr (is_integer(P)) {
+    if constexpr (P == Precision::int24) {
+      const auto digits = [&](int place) { return to_float(load_i(product + place * kDigitStride)); };
+      const F low = fma(digits(1), set(kInt24Middle), mul(digits(2), set(kInt24Low)));
+      return fma(mul(fma(digits(0), set(kInt24High), low), set(row_scale)), scale, bias);
+    } else if constexpr (is_integer(P)) {
       I total = load_i(product);
       if constexpr (Integers<P>::kProductZero != 0) total = add_i(total, sum);
       return fma(mul(to_float(total), set(row_scale)), scale, bias);

@@ -105,7 +105,6 @@ class RegisterBlocks {
 };
 
 constexpr std::int64_t kLeastPace = 4;  // steps of K between two requests, at least
-LEWM_INLINE std::int64_t max_of(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
 
 // Rows as they pass the panels, in tiles of (nearly) equal height: a last one of few rows would leave most of the
 // multipliers waiting.

@@ -14,7 +14,7 @@ namespace lewm::cpu::LEWM_SIMD {
 constexpr std::int64_t kTileHeight = 16;                // rows of a tile
 constexpr std::int64_t kBlockHeight = 2 * kTileHeight;  // rows of a block: two tiles of input, two of weights,
                                                         // four of sums
-static_assert(kTileColumns == 32);
+static_assert(kTileColumns == 32 && kDigitStride == kBlockHeight * kTileColumns);
 
 // Tiles 0, 1 and 2, 3 are the sums of the upper and lower rows, 4 and 5 the
 // input's upper and lower rows, 6 and 7 weights.
@@ -34,6 +34,7 @@ struct alignas(64) TileConfig {
   }
 };
 
+// The element types: how four tiles of sums grow by the product of two tiles of input and two of weights.
 struct TileBf16 {
   static constexpr Precision kPrecision = Precision::bf16;
   static constexpr int kGroup = 2;
@@ -54,6 +55,17 @@ struct TileInt8 {  // x unsigned, w signed
     if constexpr (kSum == 1) _tile_dpbusd(1, 4, 7);
     if constexpr (kSum == 2) _tile_dpbusd(2, 5, 6);
     if constexpr (kSum == 3) _tile_dpbusd(3, 5, 7);
+  }
+};
+struct TileInt24 {
+  static constexpr Precision kPrecision = Precision::int24;
+  static constexpr int kGroup = 4;
+  template <int kSum>
+  static LEWM_METHOD void dot() {
+    if constexpr (kSum == 0) _tile_dpbssd(0, 4, 6);
+    if constexpr (kSum == 1) _tile_dpbssd(1, 4, 7);
+    if constexpr (kSum == 2) _tile_dpbssd(2, 5, 6);
+    if constexpr (kSum == 3) _tile_dpbssd(3, 5, 7);
   }
 };
 
@@ -164,9 +176,9 @@ class Meanwhile {
   const char* fetching_ = nullptr;  // in this step
 };
 
-// product: [block rows, kTileColumns] (row stride in words) <- rows of a times one panel.
+// product: [block rows, kTileColumns] (row stride in words) <- `words` words of rows of a times as many of a panel.
 template <class Tile, bool Lower, class Work>
-LEWM_INLINE void multiply_tiles(const char* a, std::int64_t stride, const char* panel, std::int64_t steps,
+LEWM_INLINE void multiply_tiles(const char* a, std::int64_t stride, const char* panel, std::int64_t words,
                                 std::uint32_t* product, std::int64_t product_stride, Work& meanwhile) {
   constexpr std::int64_t kPanelRow = kTileColumns * 4, kTileBytes = 64;  // bytes
   constexpr int kCount = kSlots<Lower>;
@@ -177,7 +189,7 @@ LEWM_INLINE void multiply_tiles(const char* a, std::int64_t stride, const char* 
     _tile_zero(2);
     _tile_zero(3);
   }
-  for (std::int64_t s = 0; s < steps; ++s) {
+  for (std::int64_t s = 0; s < words / kTileHeight; ++s) {
     meanwhile.step();
     _tile_loadd(4, a + s * kTileBytes, stride);
     meanwhile.template slot<0, kCount>();
@@ -210,6 +222,29 @@ LEWM_INLINE void multiply_tiles(const char* a, std::int64_t stride, const char* 
   }
 }
 
+// Words that a block's sums run over. Digits of int24 meet those that are, together with them, no further from the
+// highest than the lowest is.
+template <class Tile>
+LEWM_INLINE std::int64_t summed_words(std::int64_t words) {
+  return Tile::kPrecision == Precision::int24 ? words * 6 : words;
+}
+
+// The same of whole rows. Of int24 one product for each distance from the highest digits, kDigitStride apart: rows
+// begin with their highest digits and panels with their lowest, so each is a sum over neighbours.
+template <class Tile, bool Lower, class Work>
+LEWM_INLINE void multiply_rows(const char* a, std::int64_t stride, const char* panel, std::int64_t words,
+                               std::uint32_t* product, Work& meanwhile) {
+  if constexpr (Tile::kPrecision == Precision::int24) {
+    const std::int64_t digit = words * kTileColumns * 4;
+    for (std::int64_t place = kInt24Digits - 1; place >= 0; --place) {
+      multiply_tiles<Tile, Lower>(a, stride, panel + (kInt24Digits - 1 - place) * digit, words * (place + 1),
+                                  product + place * kDigitStride, kTileColumns, meanwhile);
+    }
+  } else {
+    multiply_tiles<Tile, Lower>(a, stride, panel, words, product, kTileColumns, meanwhile);
+  }
+}
+
 // Blocks of full_attention.inl.h, bf16.
 class TileBlocks {
  public:
@@ -225,9 +260,9 @@ class TileBlocks {
                               std::uint32_t* product, std::int64_t product_stride) const {
     NothingElse nothing;
     if (lower_) {
-      multiply_tiles<TileBf16, true>(a, stride, panel, words / kTileHeight, product, product_stride, nothing);
+      multiply_tiles<TileBf16, true>(a, stride, panel, words, product, product_stride, nothing);
     } else {
-      multiply_tiles<TileBf16, false>(a, stride, panel, words / kTileHeight, product, product_stride, nothing);
+      multiply_tiles<TileBf16, false>(a, stride, panel, words, product, product_stride, nothing);
     }
   }
 
@@ -238,39 +273,44 @@ class TileBlocks {
 template <class Tile, Activation A, class Element>
 static void run_tiles_as(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& epilogue, void* y,
                          std::int64_t y_stride) {
-  alignas(64) std::uint32_t products[2][kBlockHeight * kTileColumns];
-  const std::int64_t words = padded_k<Tile::kPrecision>(w.k) / Tile::kGroup, steps = words / kTileHeight;
-  const std::int64_t stride = x.stride * 4 / Tile::kGroup;  // bytes
-  const std::int64_t panel_bytes = words * kTileColumns * 4;
-  Meanwhile<Tile::kPrecision, A, Element> meanwhile(x.scale, w, epilogue, y, y_stride, steps);
+  if (rows == 0) return;
+  constexpr Precision P = Tile::kPrecision;
+  alignas(64) std::uint32_t products[2][kDigits<P> * kDigitStride];
+  const std::int64_t words = padded_k<P>(w.k) / Tile::kGroup;            // of each digit
+  const std::int64_t stride = x.stride * kDigits<P> * 4 / Tile::kGroup;  // bytes
+  const std::int64_t panel_bytes = words * kDigits<P> * kTileColumns * 4;
+  Meanwhile<P, A, Element> meanwhile(x.scale, w, epilogue, y, y_stride, summed_words<Tile>(words) / kTileHeight);
   int turn = 0;
-  // All whole blocks, then the rest with tiles of fewer rows.
-  for (std::int64_t first = 0; first < rows;) {
-    const std::int64_t whole = (rows - first) / kBlockHeight * kBlockHeight;
-    const std::int64_t height = whole ? kBlockHeight : rows - first;
-    const std::int64_t last = whole ? first + whole : rows;
-    const std::int64_t upper = height < kTileHeight ? height : kTileHeight;
-    const TileConfig config(upper, height - upper);
+  // Groups of rows that stay in the second-level cache pass one panel after the other. A tile of fewer rows multiplies
+  // no faster, so the last block begins with rows of the one before, which are multiplied twice and finished once.
+  const char* const a = static_cast<const char*>(x.data);
+  const std::int64_t most = max_of(kBlockBytes / stride / kBlockHeight, 1) * kBlockHeight;
+  const std::int64_t groups = (rows + most - 1) / most;
+  for (std::int64_t group = 0; group < groups; ++group) {
+    const std::int64_t first = rows * group / groups, last = rows * (group + 1) / groups;
+    const std::int64_t tall = min_of(last - first, kBlockHeight), upper = min_of(tall, kTileHeight);
+    const TileConfig config(upper, tall - upper);
     _tile_loadconfig(&config);
     for (std::int64_t column = 0; column < w.n; column += kTileColumns) {
-      const char* panel = static_cast<const char*>(w.data) + column * words * 4;
-      const std::int64_t columns = w.n - column < kTileColumns ? w.n - column : kTileColumns;
-      const bool fetches = first == 0 && column + kTileColumns < w.n;
-      meanwhile.fetch(panel + panel_bytes, fetches ? panel + 2 * panel_bytes : panel + panel_bytes);
-      for (std::int64_t row = first; row < last; row += height) {
-        const char* a = static_cast<const char*>(x.data) + row * stride;
+      const char* panel = static_cast<const char*>(w.data) + column / kTileColumns * panel_bytes;
+      const std::int64_t columns = min_of(w.n - column, kTileColumns);
+      const char* next_panel = column + kTileColumns < w.n ? panel + panel_bytes : static_cast<const char*>(w.data);
+      meanwhile.fetch(next_panel, next_panel + panel_bytes);
+      for (std::int64_t done = first; done < last;) {
+        const std::int64_t left = last - done, height = left > upper ? tall : upper, row = min_of(done, last - height);
         std::uint32_t* product = products[turn];
         if (height > kTileHeight) {
-          multiply_tiles<Tile, true>(a, stride, panel, steps, product, kTileColumns, meanwhile);
+          multiply_rows<Tile, true>(a + row * stride, stride, panel, words, product, meanwhile);
         } else {
-          multiply_tiles<Tile, false>(a, stride, panel, steps, product, kTileColumns, meanwhile);
+          multiply_rows<Tile, false>(a + row * stride, stride, panel, words, product, meanwhile);
         }
         meanwhile.finish();
-        meanwhile.set(product, {row, height, column, columns});
+        const std::int64_t fresh = row + height - done;
+        meanwhile.set(product + (done - row) * kTileColumns, {done, fresh, column, columns});
         turn ^= 1;
+        done += fresh;
       }
     }
-    first = last;
   }
   meanwhile.finish();
   _tile_release();

@@ -29,7 +29,7 @@ void pack_columns(const float* w, std::int64_t n, std::int64_t k, PackedMatrix* 
   T* data = static_cast<T*>(out->data);
   for (std::int64_t j = 0; j < padded_n(n); ++j) {
     T* column = data + j / kColumns * k * kColumns + j % kColumns;
-    for (std::int64_t i = 0; i < k; ++i) column[i * kColumns] = j < n ? encode(j, w[j * k + i]) : T{0};
+    for (std::int64_t i = 0; i < k; ++i) column[i * kColumns] = j < n ? encode(j, w[j * k + i]) : T{};
   }
 }
 
@@ -56,6 +56,15 @@ void pack_integers(const float* w, const float* bias, std::int64_t n, std::int64
     out->sum[j] += quantised;
     return quantised;
   });
+  pack_bias(bias, n, out);
+}
+
+void pack_int24(const float* w, const float* bias, std::int64_t n, std::int64_t k, PackedMatrix* out) {
+  for (std::int64_t j = 0; j < padded_n(n); ++j) {
+    out->scale[j] = j < n ? integer_scale(w + j * k, k, kInt24Levels) : 0.0f;
+    out->sum[j] = 0;
+  }
+  pack_columns<Digits>(w, n, k, out, [out](std::int64_t j, float v) { return digits_of(quantise(v, out->scale[j])); });
   pack_bias(bias, n, out);
 }
 
@@ -146,6 +155,32 @@ void run_integers(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilog
   }
 }
 
+// Digits whose places add up to less than two lowest ones' are multiplied; a float's rounding loses what the rest adds.
+void run_int24(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& epilogue, void* y,
+               std::int64_t y_stride) {
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const std::int8_t* row = static_cast<const std::int8_t*>(x.data) + r * x.stride * kInt24Digits;
+    for (std::int64_t j = 0; j < w.n; j += kColumns) {
+      std::int32_t dot[kInt24Digits][kColumns] = {};  // of two digits that lie so far from the highest, together
+      const Digits* panel = static_cast<const Digits*>(w.data) + j * w.k;
+      for (std::int64_t i = 0; i < w.k; ++i, panel += kColumns) {
+        for (int a = 0; a < kInt24Digits; ++a) {
+          for (int b = 0; a + b < kInt24Digits; ++b) {
+            for (std::int64_t c = 0; c < kColumns; ++c) dot[a + b][c] += row[a * w.k + i] * panel[c].digit[b];
+          }
+        }
+      }
+      float product[kColumns];
+      for (std::int64_t c = 0; c < kColumns; ++c) {
+        const float total = kInt24High * static_cast<float>(dot[0][c]) + kInt24Middle * static_cast<float>(dot[1][c]) +
+                            kInt24Low * static_cast<float>(dot[2][c]);
+        product[c] = total * (x.scale[r] * w.scale[j + c]);
+      }
+      finish_row(product, r, j, w.n - j < kColumns ? w.n - j : kColumns, w, epilogue, y, y_stride);
+    }
+  }
+}
+
 }  // namespace
 
 const Gemm kGemm[kLayerPrecisions] = {
@@ -156,6 +191,7 @@ const Gemm kGemm[kLayerPrecisions] = {
      convert<Precision::int8>, run_integers<std::uint8_t, std::int8_t, kInt8Zero>},
     {sizeof(std::int16_t), padded_k, padded_n, packed_bytes<std::int16_t>, pack_integers<std::int16_t>,
      convert<Precision::int16>, run_integers<std::int16_t, std::int16_t, 0>},
+    {sizeof(Digits), padded_k, padded_n, packed_bytes<Digits>, pack_int24, convert<Precision::int24>, run_int24},
 };
 
 }  // namespace lewm::cpu::scalar

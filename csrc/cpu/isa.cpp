@@ -205,6 +205,7 @@ Isa active_isa() {
 }
 
 LayerPrecisions layer_precisions(const Kernels& kernels, Precision precision) {
+  if (precision == Precision::fp32) return {kernels.fp32, kernels.fp32};
   if (precision != Precision::int8) return {precision, precision};
   const bool has_fine = kernels.gemm[static_cast<int>(kernels.int8.fine)].run;
   return {kernels.int8.main, has_fine ? kernels.int8.fine : Precision::fp32};

@@ -20,12 +20,18 @@ namespace lewm::cpu {
 //   fp32: float.   bf16: uint16_t (round to nearest even).
 //   int8: uint8_t(round(x / scale[row]) + kInt8Zero) with scale[row] = max|x| / kInt8Levels.
 //   int16: int16_t(round(x / scale[row])) with scale[row] = max|x| / int16_levels(k).
+//   int24: round(x / scale[row]) with scale[row] = max|x| / kInt24Levels, as three int8_t digits to base 256; first all
+//     highest digits of a row (padding included), then all middle ones, then all lowest ones. k is at most kInt24MostK.
 // The scale is 1 for a row whose max|x| is below kInt8Tiny, and NaN for a row that holds a NaN or an infinity, so that
 // neither gets lost. `stride` is in elements of Gemm::row_bytes and at least padded_k(k); elements k..padded_k(k)-1 of
 // a row stand for zero.
 constexpr int kInt8Zero = 128;
 constexpr float kInt8Tiny = 1e-30f;
 constexpr float kInt8Levels = 127.0f;
+constexpr int kInt24Digits = 3;
+constexpr float kInt24Levels = 8355000.0f;  // the highest digit stays below 128, however the quotient is rounded
+// The longest rows whose int32 sums cannot overflow: of products of 255 and 127; of 3 k products of two digits.
+constexpr std::int64_t kInt8MostK = 66'000, kInt24MostK = 43'000;
 
 // As many steps on either side of zero as the int32 sum of k products of two such numbers cannot overflow with, between
 // 127 (k up to 133,000) and 4095. Internal linkage: per-ISA files include this.
@@ -33,6 +39,9 @@ constexpr float kInt8Levels = 127.0f;
   const float most = __builtin_floorf(__builtin_sqrtf(2147000000.0f / static_cast<float>(k)));
   return most < kInt8Levels ? kInt8Levels : most > 4095.0f ? 4095.0f : most;
 }
+
+// What the product of two highest digits counts, of digits one place below that, and two.
+constexpr float kInt24High = 4294967296.0f, kInt24Middle = 16777216.0f, kInt24Low = 65536.0f;
 
 struct Rows {
   void* data = nullptr;
@@ -154,6 +163,7 @@ struct LayerPrecisions {
 
 struct Kernels {
   const char* isa;       // "scalar", "avx2", "avx512", "amx", "neon"
+  Precision fp32;        // of the layers of fp32 models: fp32, or int24, which is as exact
   LayerPrecisions int8;  // of int8 models
   // All null where the CPU lacks the precision's dot products; Store::bf16 needs gemm[bf16].
   Gemm gemm[kLayerPrecisions];

@@ -1,5 +1,5 @@
-// The AMX tier: tiles for bf16 and int8 GEMMs and bf16 full attention, and the AVX-512 tier for all else. Both read the
-// same packed weights.
+// The AMX tier: tiles for the GEMMs, fp32 ones in int24, and for bf16 full attention, and the AVX-512 tier for all
+// else. Both read the same packed weights.
 #define LEWM_SIMD amx
 // The order matters: each builds on those before it.
 // clang-format off
@@ -24,6 +24,14 @@ void full_attention(const FullAttention& args) {
 
 Kernels with_tiles(Kernels table) {
   table.isa = "amx";
+  table.fp32 = Precision::int24;
+  table.gemm[static_cast<int>(Precision::int24)] = {kInt24Digits,
+                                                    amx::padded_k_of<Precision::int24>,
+                                                    amx::padded_n,
+                                                    amx::packed_bytes<Precision::int24>,
+                                                    amx::pack<Precision::int24>,
+                                                    amx::convert<Precision::int24>,
+                                                    amx::run_tiles<amx::TileInt24>};
   table.int8.fine = Precision::bf16;  // tiles multiply it faster than int16
   table.gemm[static_cast<int>(Precision::bf16)].run = amx::run_tiles<amx::TileBf16>;
   table.gemm[static_cast<int>(Precision::int8)].run = amx::run_tiles<amx::TileInt8>;

@@ -34,6 +34,7 @@ const Kernels& avx512_kernels() {
   using namespace avx512;
   static constexpr Kernels kTable = {
       "avx512",
+      Precision::fp32,
       {Precision::int8, Precision::int16},
       {make_gemm<DotF32>(), make_gemm<DotBf16>(), make_gemm<DotInt8>(), make_gemm<DotInt16>()},
       layer_norm,

@@ -18,6 +18,16 @@ extern const Gemm kGemm[kLayerPrecisions];
 float integer_scale(const float* x, std::int64_t count, float levels);
 std::int32_t quantise(float value, float scale);
 
+// The digits to base 256 of a number of int24, the highest first.
+struct Digits {
+  std::int8_t digit[kInt24Digits];
+};
+[[maybe_unused]] static inline Digits digits_of(std::int32_t value) {
+  const auto bytes = static_cast<std::uint32_t>(value + 0x808080);  // those of the digits + 128
+  const auto digit = [bytes](int place) { return static_cast<std::int8_t>((bytes >> 8 * place & 0xff) ^ 0x80); };
+  return {{digit(2), digit(1), digit(0)}};
+}
+
 // Writes row r of `out`, k elements of x, in the element type of `precision` (padded_k(k) == k here).
 void write_row(const float* x, std::int64_t k, Precision precision, Rows out, std::int64_t r);
 

@@ -33,7 +33,7 @@ float integer_scale(const float* x, std::int64_t count, float levels) {
 
 std::int32_t quantise(float value, float scale) {
   const float steps = value * (1.0f / scale);
-  if (!(steps > -32768.0f && steps < 32768.0f)) return 0;  // NaN: the scale carries it
+  if (!(std::fabs(steps) < 8388608.0f)) return 0;  // NaN: the scale carries it
   return static_cast<std::int32_t>(std::nearbyint(steps));
 }
 
@@ -61,6 +61,15 @@ void write_row(const float* x, std::int64_t k, Precision precision, Rows out, st
       std::int16_t* row = static_cast<std::int16_t*>(out.data) + r * out.stride;
       out.scale[r] = integer_scale(x, k, int16_levels(k));
       for (std::int64_t i = 0; i < k; ++i) row[i] = static_cast<std::int16_t>(quantise(x[i], out.scale[r]));
+      return;
+    }
+    case Precision::int24: {
+      std::int8_t* row = static_cast<std::int8_t*>(out.data) + r * out.stride * kInt24Digits;
+      out.scale[r] = integer_scale(x, k, kInt24Levels);
+      for (std::int64_t i = 0; i < k; ++i) {
+        const Digits digits = digits_of(quantise(x[i], out.scale[r]));
+        for (int d = 0; d < kInt24Digits; ++d) row[d * k + i] = digits.digit[d];
+      }
       return;
     }
   }

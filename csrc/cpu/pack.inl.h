@@ -1,7 +1,7 @@
 // Weights -> panels, for gemm.inl.h and the tile kernels. Include after rows.inl.h.
 //
-// A panel is [words, kTileColumns] 32-bit words: one float, two bf16 or int16, or four int8 of consecutive k. Packing
-// happens once per model, so it is plain code.
+// A panel is [words, kTileColumns] 32-bit words: one float, two bf16 or int16, or four int8 of consecutive k; of int24
+// three such, the lowest digits first. Packing happens once per model, so it is plain code.
 #pragma once
 
 #include "cpu/kernels_scalar.h"
@@ -34,7 +34,7 @@ struct Packed<Precision::bf16> {
 
 template <Precision P>
 static std::size_t packed_bytes(std::int64_t n, std::int64_t k) {
-  return static_cast<std::size_t>(padded_n_of(n) * padded_k<P>(k)) * sizeof(typename Packed<P>::Weight);
+  return static_cast<std::size_t>(padded_n_of(n) * padded_k<P>(k) * kDigits<P>) * sizeof(typename Packed<P>::Weight);
 }
 
 LEWM_INLINE void encode(float value, float, float* out) { *out = value; }
@@ -42,6 +42,19 @@ LEWM_INLINE void encode(float value, float, std::uint16_t* out) { *out = bf16_fr
 template <class Integer>
 LEWM_INLINE void encode(float value, float scale, Integer* out) {
   *out = static_cast<Integer>(scalar::quantise(value, scale));
+}
+
+// out: [digits, kStretch] <- the digits of n weights, the lowest first.
+template <Precision P, std::int64_t kStretch>
+LEWM_INLINE void encode_weights(const float* w, std::int64_t n, float scale, typename Packed<P>::Weight* out) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    if constexpr (P == Precision::int24) {
+      const scalar::Digits digits = scalar::digits_of(scalar::quantise(w[i], scale));
+      for (int d = 0; d < kInt24Digits; ++d) out[d * kStretch + i] = digits.digit[kInt24Digits - 1 - d];
+    } else {
+      encode(w[i], scale, out + i);
+    }
+  }
 }
 
 // Rows are encoded a stretch at a time, one after the other, and then go into the panel word by word: the first loop is
@@ -53,6 +66,7 @@ static void pack(const float* w, const float* bias, std::int64_t n, std::int64_t
   const std::int64_t depth = padded_k<P>(k);
   out->n = n;
   out->k = k;
+  const std::int64_t digit_bytes = depth * kTileColumns * static_cast<std::int64_t>(sizeof(T));
   char* place = static_cast<char*>(out->data);
   for (std::int64_t first = 0; first < padded_n_of(n); first += kTileColumns) {
     float scale[kTileColumns] = {};
@@ -64,19 +78,24 @@ static void pack(const float* w, const float* bias, std::int64_t n, std::int64_t
     }
     for (std::int64_t begin = 0; begin < depth; begin += kStretch) {
       const std::int64_t length = depth - begin < kStretch ? depth - begin : kStretch;
-      T encoded[kTileColumns][kStretch] = {};
+      T encoded[kTileColumns][kDigits<P> * kStretch] = {};
       for (std::int64_t c = 0; c < kTileColumns && first + c < n; ++c) {
         const std::int64_t real = k - begin < length ? k - begin : length;
         const float* row = w + (first + c) * k + begin;
-        for (std::int64_t i = 0; i < real; ++i) encode(row[i], scale[c], &encoded[c][i]);
+        encode_weights<P, kStretch>(row, real, scale[c], encoded[c]);
         if constexpr (is_integer(P)) {
           for (std::int64_t i = 0; i < real; ++i) total[c] += encoded[c][i];
         }
       }
       for (std::int64_t i = 0; i < length; i += kGroup) {
-        for (std::int64_t c = 0; c < kTileColumns; ++c, place += 4) __builtin_memcpy(place, &encoded[c][i], 4);
+        for (std::int64_t c = 0; c < kTileColumns; ++c, place += 4) {
+          for (int d = 0; d < kDigits<P>; ++d) {
+            __builtin_memcpy(place + d * digit_bytes, &encoded[c][d * kStretch + i], 4);
+          }
+        }
       }
     }
+    place += (kDigits<P> - 1) * digit_bytes;
     for (std::int64_t c = 0; c < kTileColumns; ++c) {
       out->bias[first + c] = bias && first + c < n ? bias[first + c] : 0.0f;
       if constexpr (is_integer(P)) {

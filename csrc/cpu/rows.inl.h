@@ -12,6 +12,8 @@ LEWM_INLINE void for_vectors(std::int64_t d, Body body) {
   for (; i + kLanes <= d; i += kLanes) body(i, static_cast<std::int64_t>(kLanes));
   if (i < d) body(i, d - i);
 }
+LEWM_INLINE std::int64_t max_of(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
+LEWM_INLINE std::int64_t min_of(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 LEWM_INLINE F load_some(const float* p, std::int64_t n) { return n == kLanes ? load(p) : load_n(p, n); }
 
 // How the integer precisions store rows and weights. kRowZero stands for zero in a row; kProductZero is what of it is
@@ -32,6 +34,17 @@ struct Integers<Precision::int16> {
   static constexpr int kRowZero = 0, kProductZero = 0;
   static LEWM_METHOD float levels(std::int64_t k) { return int16_levels(k); }
 };
+template <>
+struct Integers<Precision::int24> {
+  using Row = std::int8_t;  // a digit
+  using Weight = std::int8_t;
+  static constexpr int kRowZero = 0, kProductZero = 0;
+  static LEWM_METHOD float levels(std::int64_t) { return kInt24Levels; }
+};
+
+// Stored elements of a number.
+template <Precision P>
+constexpr int kDigits = P == Precision::int24 ? kInt24Digits : 1;
 
 // body(Tag<P>{}) for the precision P that `precision` is, if this tier has it.
 template <Precision P>
@@ -51,13 +64,17 @@ LEWM_INLINE void with_precision(Precision precision, Body body) {
     case Precision::int16:
       if constexpr (kHasInt16) body(Tag<Precision::int16>{});
       return;
+    case Precision::int24:
+      if constexpr (kHasInt24) body(Tag<Precision::int24>{});
+      return;
   }
 }
 
-// Rows end on a multiple of 64 bytes (fp32: of an element), which is what one tile register holds of a row.
+// Rows end on a multiple of 64 bytes (fp32: of an element; int24: of each digit), which is what one tile register holds
+// of a row.
 template <Precision P>
 LEWM_INLINE std::int64_t padded_k(std::int64_t k) {
-  constexpr std::int64_t kElements = P == Precision::fp32 ? 1 : P == Precision::int8 ? 64 : 32;
+  constexpr std::int64_t kElements = P == Precision::fp32 ? 1 : P == Precision::int8 || P == Precision::int24 ? 64 : 32;
   return (k + kElements - 1) / kElements * kElements;
 }
 
@@ -79,12 +96,16 @@ LEWM_INLINE void write_row_integers(const float* x, std::int64_t k, typename Int
   const std::int64_t padded = padded_k<P>(k);
   *scale = integer_scale(x, k, Integers<P>::levels(k));
   const F inverse = set(1.0f / *scale);
-  // Adding 1.5 * 2^23 rounds to an integer (to nearest even) and leaves it in the low bits.
-  const F shift = set(12582912.0f + Integers<P>::kRowZero);
-  std::int64_t i = 0;
-  for (; i + kLanes <= k; i += kLanes) store_low_bits(row + i, fma(load(x + i), inverse, shift));
-  for (; i < padded; i += kLanes) {
-    store_low_bits(row + i, fma(load_n(x + i, k - i), inverse, shift));
+  if constexpr (P == Precision::int24) {
+    for (std::int64_t i = 0; i < padded; i += kLanes) store_digits(row + i, padded, mul(load_n(x + i, k - i), inverse));
+  } else {
+    // Adding 1.5 * 2^23 rounds to an integer (to nearest even) and leaves it in the low bits.
+    const F shift = set(12582912.0f + Integers<P>::kRowZero);
+    std::int64_t i = 0;
+    for (; i + kLanes <= k; i += kLanes) store_low_bits(row + i, fma(load(x + i), inverse, shift));
+    for (; i < padded; i += kLanes) {
+      store_low_bits(row + i, fma(load_n(x + i, k - i), inverse, shift));
+    }
   }
 }
 
@@ -107,7 +128,7 @@ LEWM_INLINE void write_row(const float* x, std::int64_t k, Rows out, std::int64_
   if constexpr (P == Precision::fp32) write_row_f32(x, k, static_cast<float*>(out.data) + first);
   if constexpr (P == Precision::bf16) write_row_bf16(x, k, static_cast<std::uint16_t*>(out.data) + first);
   if constexpr (is_integer(P)) {
-    write_row_integers<P>(x, k, static_cast<typename Integers<P>::Row*>(out.data) + first, out.scale + r);
+    write_row_integers<P>(x, k, static_cast<typename Integers<P>::Row*>(out.data) + first * kDigits<P>, out.scale + r);
   }
 }
 

@@ -21,7 +21,7 @@ constexpr int kTileVectors = 2;  // of a GEMM register tile; its rows are the Do
 constexpr std::int64_t kBlockBytes = 250 << 10;
 // int8 models: vpmaddwd multiplies 16 pairs of int16 and adds neighbours exactly, where vpmaddubsw would saturate. Rows
 // and weights are int16, so that no instruction of the inner loop widens them, and then finer steps cost nothing.
-constexpr bool kHasInt8 = false, kHasInt16 = true;
+constexpr bool kHasInt8 = false, kHasInt16 = true, kHasInt24 = false;
 constexpr int kInt8ProductZero = 0;
 
 LEWM_INLINE I first_lanes(std::int64_t n) {

@@ -26,7 +26,7 @@ constexpr int kLanes = 16;
 constexpr int kTileVectors = 2;  // of a GEMM register tile; its rows are the Dot types'
 // GEMM rows that stay in the second-level cache, of 1 or 2 MiB here.
 constexpr std::int64_t kBlockBytes = 1000 << 10;
-constexpr bool kHasInt8 = true, kHasInt16 = true;
+constexpr bool kHasInt8 = true, kHasInt16 = true, kHasInt24 = true;
 constexpr int kInt8ProductZero = kInt8Zero;  // still in the int8 dot products
 
 LEWM_INLINE __mmask16 first_lanes(std::int64_t n) {
@@ -155,6 +155,18 @@ LEWM_INLINE void store_low_bits(std::uint8_t* p, F x) {
 }
 LEWM_INLINE void store_low_bits(std::int16_t* p, F x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_castps_si512(x)));
+}
+// Rounds each lane to an integer and stores its three digits to base 256, -128..127, `stride` apart, the highest first.
+LEWM_INLINE void store_digits(std::int8_t* p, std::int64_t stride, F x) {
+  // The bytes of the integer + 0x808080 are the digits + 128.
+  const I bytes = add_i(_mm512_cvtps_epi32(x), _mm512_set1_epi32(0x808080));
+  const auto store_byte = [](std::int8_t * to, I byte) __attribute__((always_inline)) {
+    const __m128i digits = _mm_xor_si128(_mm512_cvtepi32_epi8(byte), _mm_set1_epi8(static_cast<char>(0x80)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), digits);
+  };
+  store_byte(p, _mm512_srli_epi32(bytes, 16));
+  store_byte(p + stride, _mm512_srli_epi32(bytes, 8));
+  store_byte(p + 2 * stride, bytes);
 }
 
 }  // namespace lewm::cpu::LEWM_SIMD

@@ -21,7 +21,7 @@ constexpr int kLanes = 4;
 constexpr int kTileVectors = 2;  // of a GEMM register tile; its rows are the Dot types'
 // GEMM rows that stay in the second-level cache, beside panels, if it has 512 KiB.
 constexpr std::int64_t kBlockBytes = 250 << 10;
-constexpr bool kHasInt8 = true, kHasInt16 = false;
+constexpr bool kHasInt8 = true, kHasInt16 = false, kHasInt24 = false;
 constexpr int kInt8ProductZero = 0;  // the int8 dot products take the rows' zero point out themselves
 
 LEWM_INLINE F zero() { return vdupq_n_f32(0.0f); }

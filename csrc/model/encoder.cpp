@@ -74,7 +74,7 @@ struct ChunkScratch {
   cpu::Rows patch_rows;      // the same as GEMM input
   cpu::Rows rows;            // [kChunk, dim]
   cpu::Rows hidden;          // [kChunk, mlp_dim]
-  float* staging = nullptr;  // [kStagingRows, mlp_dim], int8 only
+  float* staging = nullptr;  // [kStagingRows, mlp_dim], where layers need it
   std::byte* attention = nullptr;
 };
 
@@ -124,7 +124,7 @@ Encoder::Workspace::Workspace(const Model& model, int threads_)
       weights(model.encoder()),
       dim(config.encoder_dim),
       tokens(config.tokens()),
-      precision(cpu::layer_precisions(model.kernels(), model.encoder_precision()).main),
+      precision(model.encoder_layer_precision()),
       storage(model.storage(model.encoder_precision())),
       qkv_stride(padded_stride(3 * dim, element_bytes(storage))),
       threads(threads_),

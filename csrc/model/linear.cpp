@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "core/error.h"
 
@@ -16,6 +17,20 @@ void round_to(float* to, std::span<const double> values, const std::string& name
   if (!all_finite({to, values.size()})) {
     throw Error(Status::bad_file, name + ": too large to be folded into its neighbour's weights");
   }
+}
+
+// One of the rows of `inputs` weights has a weight above kMostUneven times its root mean square.
+bool is_uneven(std::span<const float> weight, std::size_t inputs) {
+  for (std::size_t first = 0; first < weight.size(); first += inputs) {
+    double squares = 0, largest = 0;
+    for (const float w : weight.subspan(first, inputs)) {
+      const double square = static_cast<double>(w) * static_cast<double>(w);
+      squares += square;
+      largest = std::max(largest, square);
+    }
+    if (largest * static_cast<double>(inputs) > kMostUneven * kMostUneven * squares) return true;
+  }
+  return false;
 }
 
 }  // namespace
@@ -41,6 +56,7 @@ Linear WeightMemory::pack(const Affine& layer, std::int64_t first, std::int64_t 
   const auto begin = static_cast<std::size_t>(first);
   round_to(weight.data(), std::span(layer.weight).subspan(begin * inputs, outputs * inputs), layer.name);
   round_to(bias.data(), std::span(layer.bias).subspan(begin, outputs), layer.name);
+  if (precision == Precision::int24) uneven_ = uneven_ || is_uneven(weight, inputs);
   const auto columns = static_cast<std::size_t>(gemm.padded_n(out));
   Linear packed;
   packed.precision = precision;
@@ -67,9 +83,9 @@ float* take_staging(Arena& arena, std::int64_t width) {
 }
 
 std::int64_t padded_stride(std::int64_t width, std::int64_t bytes) {
-  constexpr std::int64_t kLine = kAlignment;
-  const std::int64_t stride = round_up(width * bytes, kLine);
-  return (stride % 1024 ? stride : stride + kLine) / bytes;
+  const std::int64_t unit = std::lcm(std::int64_t{kAlignment}, bytes);
+  const std::int64_t stride = round_up(width * bytes, unit);
+  return (stride % 1024 ? stride : stride + unit) / bytes;
 }
 
 cpu::Rows take_rows(Arena& arena, const cpu::Kernels& kernels, Precision precision, std::int64_t rows, std::int64_t k) {

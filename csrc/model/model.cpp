@@ -1,5 +1,6 @@
 #include "model/model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -34,12 +35,27 @@ void check_widths(const Config& config) {
   }
 }
 
-LayerPrecisions choose_precisions(const char* argument, const cpu::Kernels& kernels, Precision precision) {
+// Rows of `widest` elements are the longest that it multiplies.
+LayerPrecisions choose_precisions(const char* argument, const cpu::Kernels& kernels, Precision precision,
+                                  std::int64_t widest) {
   if (!cpu::has(kernels, precision)) {
     throw Error(Status::unsupported, std::string(argument) + ": " + kPrecisionNames[static_cast<int>(precision)] +
                                          " is not available with instruction set " + kernels.isa);
   }
-  return cpu::layer_precisions(kernels, precision);
+  const LayerPrecisions layers = cpu::layer_precisions(kernels, precision);
+  if (layers.main == Precision::int24 && widest > cpu::kInt24MostK) return {Precision::fp32, Precision::fp32};
+  if (layers.main == Precision::int8 && widest > cpu::kInt8MostK) {
+    throw Error(Status::unsupported, std::string(argument) + ": int8 is not available for layers of more than " +
+                                         std::to_string(cpu::kInt8MostK) + " inputs, got " + std::to_string(widest));
+  }
+  return layers;
+}
+
+std::int64_t widest_encoder_row(const Config& config) {
+  return std::max({config.encoder_mlp_dim, 3 * config.patch_size * config.patch_size, cpu::kMaxWidth});
+}
+std::int64_t widest_predictor_row(const Config& config) {
+  return std::max({config.predictor_mlp_dim, config.action_mlp_scale * config.latent_dim, cpu::kMaxWidth});
 }
 
 void check_scale(const char* field, const float* mean, const float* std, std::size_t n) {
@@ -138,9 +154,9 @@ std::shared_ptr<const Model> Model::create(const Config& config, const TensorSou
   check_scale("preprocessing", preprocessing.mean, preprocessing.std, 3);
   check_action_scaling(scaling, config.action_dim);
   const cpu::Kernels& kernels = cpu::kernels(isa);
-  const LayerPrecisions precisions = choose_precisions("precision", kernels, precision);
-  const LayerPrecisions encoder_precisions =
-      choose_precisions("encoder_precision", kernels, encoder_precision.value_or(precision));
+  LayerPrecisions layers = choose_precisions("precision", kernels, precision, widest_predictor_row(config));
+  LayerPrecisions encoder_layers = choose_precisions("encoder_precision", kernels,
+                                                     encoder_precision.value_or(precision), widest_encoder_row(config));
 
   std::shared_ptr<Model> model(new Model(kernels));
   model->config_ = config;
@@ -149,12 +165,24 @@ std::shared_ptr<const Model> Model::create(const Config& config, const TensorSou
   model->isa_ = isa;
   model->preprocessing_ = preprocessing;
   model->scaling_ = std::move(scaling);
-  WeightReader reader(tensors);
-  model->encoder_ = std::make_unique<EncoderWeights>(
-      build_encoder_weights(reader, *model->memory_, config, preprocessing, encoder_precisions));
-  model->predictor_ =
-      std::make_unique<PredictorWeights>(build_predictor_weights(reader, *model->memory_, config, precisions));
-  reader.finish();
+  const auto build = [&] {
+    WeightReader reader(tensors);
+    model->encoder_ = std::make_unique<EncoderWeights>(
+        build_encoder_weights(reader, *model->memory_, config, preprocessing, encoder_layers));
+    model->predictor_ =
+        std::make_unique<PredictorWeights>(build_predictor_weights(reader, *model->memory_, config, layers));
+    reader.finish();
+  };
+  build();
+  if (model->memory_->uneven()) {
+    for (LayerPrecisions* chosen : {&layers, &encoder_layers}) {
+      if (chosen->main == Precision::int24) *chosen = {Precision::fp32, Precision::fp32};
+    }
+    model->memory_ = std::make_unique<WeightMemory>(kernels);
+    build();
+  }
+  model->layers_ = layers;
+  model->encoder_layers_ = encoder_layers;
   return model;
 }
 

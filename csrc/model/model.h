@@ -45,6 +45,9 @@ class Model {
   const Config& config() const { return config_; }
   Precision precision() const { return precision_; }
   Precision encoder_precision() const { return encoder_precision_; }
+  // Of most layers of the predictor, and of the encoder.
+  Precision layer_precision() const { return layers_.main; }
+  Precision encoder_layer_precision() const { return encoder_layers_.main; }
   cpu::Isa isa() const { return isa_; }
   const cpu::Kernels& kernels() const { return cpu::kernels(isa_); }
   const Preprocessing& preprocessing() const { return preprocessing_; }
@@ -59,6 +62,7 @@ class Model {
   explicit Model(const cpu::Kernels& kernels);
   Config config_;
   Precision precision_ = Precision::fp32, encoder_precision_ = Precision::fp32;
+  cpu::LayerPrecisions layers_, encoder_layers_;
   cpu::Isa isa_ = cpu::Isa::scalar;
   Preprocessing preprocessing_;
   ActionScaling scaling_;

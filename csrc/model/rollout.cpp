@@ -37,7 +37,7 @@ struct TileScratch {
   cpu::Rows normed;          // [dim]
   cpu::Rows attended;        // [inner]
   cpu::Rows hidden;          // [mlp_dim]
-  float* staging = nullptr;  // [kStagingRows, max(dim, mlp_dim)], int8 only
+  float* staging = nullptr;  // [kStagingRows, max(dim, mlp_dim)], where layers need it
   void* queries = nullptr;   // [query_stride] of `storage`
   // Keys, then values of candidates' tokens. Before the window slides: [depth, history, tile_size, kv_stride], kept
   // from step to step. After: [pass_rows, kv_stride], of one layer at a time.
@@ -118,7 +118,7 @@ Rollout::Workspace::Workspace(const Model& model, const RolloutLimits& limits_)
       latent_dim(config.latent_dim),
       inner(config.predictor_heads * config.predictor_head_dim),
       block_dim(config.block_dim()),
-      precision(cpu::layer_precisions(model.kernels(), model.precision()).main),
+      precision(model.layer_precision()),
       storage(model.storage(model.precision())),
       query_stride(padded_stride(inner, element_bytes(storage))),
       query_bytes(query_stride * element_bytes(storage)),

@@ -36,10 +36,14 @@ inline std::vector<const Kernels*> attention_tables() {
 }
 
 inline const char* name(Precision precision) {
-  constexpr const char* kNames[] = {"fp32", "bf16", "int8", "int16"};
+  constexpr const char* kNames[] = {"fp32", "bf16", "int8", "int16", "int24"};
   return kNames[static_cast<int>(precision)];
 }
-constexpr Precision kAllPrecisions[] = {Precision::fp32, Precision::bf16, Precision::int8, Precision::int16};
+constexpr Precision kAllPrecisions[] = {Precision::fp32, Precision::bf16, Precision::int8, Precision::int16,
+                                        Precision::int24};
+
+// As exact as floats.
+constexpr bool is_exact(Precision p) { return p == Precision::fp32 || p == Precision::int24; }
 
 // body(table, precision) for every tier and each precision that it has.
 template <class Body>
@@ -79,7 +83,7 @@ class Buffer {
 struct RowsBuffer {
   Precision precision;
   std::int64_t bytes;  // of an element
-  std::int64_t rows, k;
+  std::int64_t rows, k, padded_k;
   Buffer data, scale;
   Rows view;
 
@@ -88,9 +92,10 @@ struct RowsBuffer {
         bytes(tier.gemm[static_cast<int>(p)].row_bytes),
         rows(rows_),
         k(k_),
-        data(static_cast<std::size_t>(rows_ * (tier.gemm[static_cast<int>(p)].padded_k(k_) + extra) * bytes)),
+        padded_k(tier.gemm[static_cast<int>(p)].padded_k(k_)),
+        data(static_cast<std::size_t>(rows_ * (padded_k + extra) * bytes)),
         scale(static_cast<std::size_t>(rows_) * 4),
-        view{data.as<void>(), tier.gemm[static_cast<int>(p)].padded_k(k_) + extra, scale.as<float>()} {}
+        view{data.as<void>(), padded_k + extra, scale.as<float>()} {}
 
   // Element i of row r as the number that it stands for.
   float value(std::int64_t r, std::int64_t i) {
@@ -104,6 +109,10 @@ struct RowsBuffer {
         return static_cast<float>(data.as<std::uint8_t>()[at] - kInt8Zero) * view.scale[r];
       case Precision::int16:
         return static_cast<float>(data.as<std::int16_t>()[at]) * view.scale[r];
+      case Precision::int24: {
+        const std::int8_t* digits = data.as<std::int8_t>() + r * view.stride * kInt24Digits + i;
+        return static_cast<float>((digits[0] * 256 + digits[padded_k]) * 256 + digits[2 * padded_k]) * view.scale[r];
+      }
     }
     return 0;
   }

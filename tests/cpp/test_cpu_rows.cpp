@@ -13,7 +13,7 @@ namespace {
 // Largest difference of two tiers' rows: rounding in fp32, one step of the output's element type otherwise.
 double step(Precision p, float value, float scale) {
   constexpr double kFp32 = 2e-5;
-  if (p == Precision::fp32) return kFp32 * (1 + std::fabs(value));
+  if (is_exact(p)) return kFp32 * (1 + std::fabs(value));
   if (p == Precision::bf16) return std::fabs(value) / 128 + kFp32;
   return scale * 1.001 + kFp32;
 }

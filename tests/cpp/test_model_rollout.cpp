@@ -101,6 +101,21 @@ TEST(low_precisions_over_a_sliding_window) {
   Problem(config, 2, 3, 5, 41).compare(tensors, tiers(), "width 96");
 }
 
+// A weight that towers above its neighbours would take digits from them in int24: the model multiplies floats then.
+TEST(uneven_weights_are_multiplied_as_floats) {
+  Config config = small_config();
+  config.predictor_mlp_dim = 300;
+  naive::Tensors tensors = naive::random_weights(config, 55);
+  for (const Tier tier : fp32_tiers()) {
+    CHECK(make_model(config, tensors, tier)->layer_precision() == lewm::cpu::kernels(tier.isa).fp32);
+  }
+  tensors.values("predictor.transformer.layers.1.mlp.net.4.weight")[7] = 100;
+  for (const Tier tier : fp32_tiers()) {
+    CHECK(make_model(config, tensors, tier)->layer_precision() == Precision::fp32);
+  }
+  Problem(config, config.history, 3, 4, 56).compare(tensors, fp32_tiers(), "uneven weights");
+}
+
 TEST(other_architectures) {
   const auto compare = [](const char* what, const Config& config) {
     const naive::Tensors tensors = naive::random_weights(config, 50);
@@ -141,6 +156,10 @@ TEST(other_architectures) {
   Config long_history = small_config();
   long_history.history = 9;
   compare("history 9", long_history);
+
+  Config wide = small_config();  // beyond int24
+  wide.predictor_mlp_dim = lewm::cpu::kInt24MostK + 1;
+  compare("a hidden layer wider than int24 takes", wide);
 }
 
 TEST(last_step_alone_equals_every_step) {

@@ -190,6 +190,17 @@ TEST(widths_beyond_the_kernels) {
   CHECK_THROWS(make_model(config, naive::Tensors(), kScalar), Error, "predictor_heads * predictor_head_dim: expected");
 }
 
+TEST(layers_too_wide_for_int8_sums) {
+  Config config = small_config();
+  config.predictor_mlp_dim = lewm::cpu::kInt8MostK + 1;
+  const Tier int8{lewm::cpu::Isa::scalar, Precision::int8};
+  CHECK_THROWS(make_model(config, naive::Tensors(), int8), Error,
+               "precision: int8 is not available for layers of more than 66000 inputs, got 66001");
+  config = small_config();
+  config.encoder_mlp_dim = lewm::cpu::kInt8MostK + 1;
+  CHECK_THROWS(make_model(config, naive::Tensors(), int8), Error, "encoder_precision: int8 is not available");
+}
+
 TEST(tensors_that_do_not_fit) {
   const Config config = small_config();
   const naive::Tensors all = naive::random_weights(config, 2);
