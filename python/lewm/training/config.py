@@ -179,7 +179,7 @@ _TINY: dict[str, Any] = {
     "lr": 1e-3,
     "sigreg_weight": 0.05,
     "num_proj": 256,
-    # Neighbouring frames of 64x64 look alike: what an encoder rounds away in bf16 is much of what the model could learn.
+    # Neighbouring frames of 64x64 look alike: what bf16 rounds away in an encoder is much of what there is to learn.
     "precision": "fp32",
 }
 
