@@ -44,6 +44,10 @@ _PLANS_SHOWN = 4
 _PLANNER = {"method": "cem", "samples": 128, "elites": 16, "iterations": 10, "horizon": 5}
 
 
+_PRECISION = "fp32"
+"""Of a quickstart's training: what it reports should not depend on whether the machine has bf16 matrix units."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a quickstart does; it goes on only with the settings that it began with."""
@@ -186,7 +190,7 @@ def _check(settings: Settings) -> None:
         raise ValueError(
             f"goal_offset: expected at most {longest} in {settings.env}, got {settings.goal_offset}"
         )
-    overrides = {"seed": settings.seed, **settings.train}
+    overrides = {"seed": settings.seed, "precision": _PRECISION, **settings.train}
     model = make_config(preset=settings.preset, overrides=overrides).model
     if model.image_size != settings.image_size:
         raise ValueError(
@@ -235,7 +239,7 @@ def _train(out: Path, settings: Settings, show: bool) -> None:
     if (run / "checkpoints" / "last.pt").is_file():
         trained = lewm.train(resume=run, data=out / "train.h5", progress=show)  # the folder may have moved
     else:
-        overrides = {"seed": settings.seed, **settings.train}
+        overrides = {"seed": settings.seed, "precision": _PRECISION, **settings.train}
         trained = lewm.train(
             preset=settings.preset, data=out / "train.h5", out=run, progress=show, **overrides
         )

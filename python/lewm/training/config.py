@@ -179,8 +179,6 @@ _TINY: dict[str, Any] = {
     "lr": 1e-3,
     "sigreg_weight": 0.05,
     "num_proj": 256,
-    # Neighbouring frames of 64x64 look alike: what bf16 rounds away in an encoder is much of what there is to learn.
-    "precision": "fp32",
 }
 
 PRESETS: dict[str, dict[str, Any]] = {"tiny": _TINY, "paper": {}}
