@@ -17,6 +17,7 @@
 
 #include "core/error.h"
 #include "cpu/isa.h"
+#include "model/linear.h"
 
 using namespace lewm;
 using namespace lewm::cpu;
@@ -170,10 +171,7 @@ Result measure(const Kernels& tier, Isa isa, Precision precision, const Shape& s
   const std::vector<float> weights = random_values(shape.n * shape.k), offsets = random_values(shape.n);
   gemm.pack(weights.data(), offsets.data(), shape.n, shape.k, &w);
 
-  // A stride that is an odd multiple of 64 bytes spreads the rows over the cache's sets.
-  const std::int64_t element = gemm.row_bytes;
-  const std::int64_t unit = element == 3 ? 192 : 64;  // whole elements and whole cache lines
-  const std::int64_t stride = (round_up(gemm.padded_k(shape.k) * element, 2 * unit) + unit) / element;
+  const std::int64_t element = gemm.row_bytes, stride = padded_stride(gemm.padded_k(shape.k), element);
   const Memory x = allocate(rows * stride * element), x_scale = allocate(rows * 4), y = allocate(rows * shape.n * 4);
   const Rows input = {x.get(), stride, static_cast<float*>(x_scale.get())};
   gemm.convert(random_values(rows * shape.k).data(), shape.k, rows, shape.k, input);

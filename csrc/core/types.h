@@ -12,6 +12,8 @@ namespace lewm {
 enum class Precision : int { fp32 = 0, bf16 = 1, int8 = 2, int16 = 3, int24 = 4 };
 constexpr int kPrecisions = 3, kLayerPrecisions = 5;
 constexpr bool is_integer(Precision precision) { return precision >= Precision::int8; }
+// As exact as floats.
+constexpr bool is_exact(Precision precision) { return precision == Precision::fp32 || precision == Precision::int24; }
 
 constexpr std::size_t kAlignment = 64;  // bytes; a cache line and a zmm register
 

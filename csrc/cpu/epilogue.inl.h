@@ -15,8 +15,7 @@ constexpr std::int64_t kDigitStride = 32 * kTileColumns;
 
 template <Precision P, Activation A>
 LEWM_INLINE F activate(F x) {
-  constexpr bool kExact = P == Precision::fp32 || P == Precision::int24;
-  if constexpr (A == Activation::gelu) return kExact ? gelu(x) : gelu_coarse(x);
+  if constexpr (A == Activation::gelu) return is_exact(P) ? gelu(x) : gelu_coarse(x);
   if constexpr (A == Activation::silu) return silu(x);
   return x;
 }

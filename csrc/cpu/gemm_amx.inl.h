@@ -34,40 +34,32 @@ struct alignas(64) TileConfig {
   }
 };
 
-// The element types: how four tiles of sums grow by the product of two tiles of input and two of weights.
+// The element types: how the sums of the four tiles grow by the product of two tiles of input and two of weights. The
+// instructions take no variables, not even constant ones.
+#define LEWM_TILE_DOT(instruction)                 \
+  template <int kSum>                              \
+  static LEWM_METHOD void dot() {                  \
+    if constexpr (kSum == 0) instruction(0, 4, 6); \
+    if constexpr (kSum == 1) instruction(1, 4, 7); \
+    if constexpr (kSum == 2) instruction(2, 5, 6); \
+    if constexpr (kSum == 3) instruction(3, 5, 7); \
+  }
 struct TileBf16 {
   static constexpr Precision kPrecision = Precision::bf16;
   static constexpr int kGroup = 2;
-  template <int kSum>
-  static LEWM_METHOD void dot() {
-    if constexpr (kSum == 0) _tile_dpbf16ps(0, 4, 6);
-    if constexpr (kSum == 1) _tile_dpbf16ps(1, 4, 7);
-    if constexpr (kSum == 2) _tile_dpbf16ps(2, 5, 6);
-    if constexpr (kSum == 3) _tile_dpbf16ps(3, 5, 7);
-  }
+  LEWM_TILE_DOT(_tile_dpbf16ps)
 };
 struct TileInt8 {  // x unsigned, w signed
   static constexpr Precision kPrecision = Precision::int8;
   static constexpr int kGroup = 4;
-  template <int kSum>
-  static LEWM_METHOD void dot() {
-    if constexpr (kSum == 0) _tile_dpbusd(0, 4, 6);
-    if constexpr (kSum == 1) _tile_dpbusd(1, 4, 7);
-    if constexpr (kSum == 2) _tile_dpbusd(2, 5, 6);
-    if constexpr (kSum == 3) _tile_dpbusd(3, 5, 7);
-  }
+  LEWM_TILE_DOT(_tile_dpbusd)
 };
 struct TileInt24 {
   static constexpr Precision kPrecision = Precision::int24;
   static constexpr int kGroup = 4;
-  template <int kSum>
-  static LEWM_METHOD void dot() {
-    if constexpr (kSum == 0) _tile_dpbssd(0, 4, 6);
-    if constexpr (kSum == 1) _tile_dpbssd(1, 4, 7);
-    if constexpr (kSum == 2) _tile_dpbssd(2, 5, 6);
-    if constexpr (kSum == 3) _tile_dpbssd(3, 5, 7);
-  }
+  LEWM_TILE_DOT(_tile_dpbssd)
 };
+#undef LEWM_TILE_DOT
 
 // Between two tile instructions, where there is nothing else to do.
 LEWM_INLINE void space_out() { asm volatile(".rept 14\n\tnop\n\t.endr"); }
@@ -226,7 +218,7 @@ LEWM_INLINE void multiply_tiles(const char* a, std::int64_t stride, const char* 
 // highest than the lowest is.
 template <class Tile>
 LEWM_INLINE std::int64_t summed_words(std::int64_t words) {
-  return Tile::kPrecision == Precision::int24 ? words * 6 : words;
+  return words * (kDigits<Tile::kPrecision> * (kDigits<Tile::kPrecision> + 1) / 2);
 }
 
 // The same of whole rows. Of int24 one product for each distance from the highest digits, kDigitStride apart: rows
@@ -294,8 +286,10 @@ static void run_tiles_as(Rows x, std::int64_t rows, const PackedMatrix& w, const
     for (std::int64_t column = 0; column < w.n; column += kTileColumns) {
       const char* panel = static_cast<const char*>(w.data) + column / kTileColumns * panel_bytes;
       const std::int64_t columns = min_of(w.n - column, kTileColumns);
-      const char* next_panel = column + kTileColumns < w.n ? panel + panel_bytes : static_cast<const char*>(w.data);
-      meanwhile.fetch(next_panel, next_panel + panel_bytes);
+      // After the last panel the next group begins with the first.
+      const bool ends = column + kTileColumns >= w.n;
+      const char* next = ends ? static_cast<const char*>(w.data) : panel + panel_bytes;
+      meanwhile.fetch(next, ends && group + 1 == groups ? next : next + panel_bytes);
       for (std::int64_t done = first; done < last;) {
         const std::int64_t left = last - done, height = left > upper ? tall : upper, row = min_of(done, last - height);
         std::uint32_t* product = products[turn];

@@ -1,5 +1,6 @@
 // The reference GEMM: plain loops over packed columns, with the same roundings as the vector tiers.
 #include <cmath>
+#include <type_traits>
 
 #include "cpu/kernels_scalar.h"
 
@@ -43,28 +44,24 @@ void pack_bf16(const float* w, const float* bias, std::int64_t n, std::int64_t k
   pack_bias(bias, n, out);
 }
 
-// T: int8_t, or int16_t with as many levels as its rows have.
+// T: int8_t, int16_t or Digits, with as many levels as its rows have.
 template <class T>
 void pack_integers(const float* w, const float* bias, std::int64_t n, std::int64_t k, PackedMatrix* out) {
-  const float levels = sizeof(T) == 1 ? kInt8Levels : int16_levels(k);
+  constexpr bool kIsDigits = std::is_same_v<T, Digits>;
+  const float levels = kIsDigits ? kInt24Levels : sizeof(T) == 1 ? kInt8Levels : int16_levels(k);
   for (std::int64_t j = 0; j < padded_n(n); ++j) {
     out->scale[j] = j < n ? integer_scale(w + j * k, k, levels) : 0.0f;
     out->sum[j] = 0;
   }
   pack_columns<T>(w, n, k, out, [out](std::int64_t j, float value) {
-    const auto quantised = static_cast<T>(quantise(value, out->scale[j]));
-    out->sum[j] += quantised;
-    return quantised;
+    const std::int32_t quantised = quantise(value, out->scale[j]);
+    if constexpr (kIsDigits) {
+      return digits_of(quantised);
+    } else {
+      out->sum[j] += quantised;
+      return static_cast<T>(quantised);
+    }
   });
-  pack_bias(bias, n, out);
-}
-
-void pack_int24(const float* w, const float* bias, std::int64_t n, std::int64_t k, PackedMatrix* out) {
-  for (std::int64_t j = 0; j < padded_n(n); ++j) {
-    out->scale[j] = j < n ? integer_scale(w + j * k, k, kInt24Levels) : 0.0f;
-    out->sum[j] = 0;
-  }
-  pack_columns<Digits>(w, n, k, out, [out](std::int64_t j, float v) { return digits_of(quantise(v, out->scale[j])); });
   pack_bias(bias, n, out);
 }
 
@@ -155,13 +152,14 @@ void run_integers(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilog
   }
 }
 
-// Digits whose places add up to less than two lowest ones' are multiplied; a float's rounding loses what the rest adds.
+// Of the nine products of digits the six in which the two are, together, at most two places from the highest; the
+// others weigh less than a float's rounding.
 void run_int24(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue& epilogue, void* y,
                std::int64_t y_stride) {
   for (std::int64_t r = 0; r < rows; ++r) {
     const std::int8_t* row = static_cast<const std::int8_t*>(x.data) + r * x.stride * kInt24Digits;
     for (std::int64_t j = 0; j < w.n; j += kColumns) {
-      std::int32_t dot[kInt24Digits][kColumns] = {};  // of two digits that lie so far from the highest, together
+      std::int32_t dot[kInt24Digits][kColumns] = {};  // by how far the two digits are from the highest, together
       const Digits* panel = static_cast<const Digits*>(w.data) + j * w.k;
       for (std::int64_t i = 0; i < w.k; ++i, panel += kColumns) {
         for (int a = 0; a < kInt24Digits; ++a) {
@@ -191,7 +189,8 @@ const Gemm kGemm[kLayerPrecisions] = {
      convert<Precision::int8>, run_integers<std::uint8_t, std::int8_t, kInt8Zero>},
     {sizeof(std::int16_t), padded_k, padded_n, packed_bytes<std::int16_t>, pack_integers<std::int16_t>,
      convert<Precision::int16>, run_integers<std::int16_t, std::int16_t, 0>},
-    {sizeof(Digits), padded_k, padded_n, packed_bytes<Digits>, pack_int24, convert<Precision::int24>, run_int24},
+    {sizeof(Digits), padded_k, padded_n, packed_bytes<Digits>, pack_integers<Digits>, convert<Precision::int24>,
+     run_int24},
 };
 
 }  // namespace lewm::cpu::scalar

@@ -17,7 +17,7 @@ constexpr std::int64_t kTileColumns = 512;          // directions worked on at o
 constexpr std::int64_t kScratchBytes = 64ll << 20;  // aimed at for the angles and sums of a tile
 constexpr std::int64_t kChunkRows = 4096;           // samples in one partial sum
 constexpr std::int64_t kPackedRows = 16384;         // packed at once, or those of one chunk of each time step
-constexpr std::size_t kKeptBytes = 72u << 20;       // of workspace, from one call to the next: all of the above
+constexpr std::size_t kKeptBytes = 72u << 20;       // of workspace, from one call to the next: scratch and packed rows
 constexpr std::int64_t kDescentRows = 64;           // samples whose gradient is one task
 constexpr std::int64_t kPrepareRows = 64;           // samples of one task before the first product
 

@@ -44,10 +44,6 @@ _PLANS_SHOWN = 4
 _PLANNER = {"method": "cem", "samples": 128, "elites": 16, "iterations": 10, "horizon": 5}
 
 
-_PRECISION = "fp32"
-"""Of a quickstart's training: what it reports should not depend on whether the machine has bf16 matrix units."""
-
-
 @dataclass(frozen=True)
 class Settings:
     """What a quickstart does; it goes on only with the settings that it began with."""
@@ -190,8 +186,7 @@ def _check(settings: Settings) -> None:
         raise ValueError(
             f"goal_offset: expected at most {longest} in {settings.env}, got {settings.goal_offset}"
         )
-    overrides = {"seed": settings.seed, "precision": _PRECISION, **settings.train}
-    model = make_config(preset=settings.preset, overrides=overrides).model
+    model = make_config(preset=settings.preset, overrides=_overrides(settings)).model
     if model.image_size != settings.image_size:
         raise ValueError(
             f"model.image_size: expected {settings.image_size} as collected, got {model.image_size}"
@@ -232,6 +227,11 @@ def _collect(out: Path, settings: Settings, workers: int, progress: Progress | N
         )
 
 
+def _overrides(settings: Settings) -> dict[str, Any]:
+    """Of the preset. In fp32, so that a report does not depend on whether the machine has bf16 matrix units."""
+    return {"seed": settings.seed, "precision": "fp32", **settings.train}
+
+
 def _train(out: Path, settings: Settings, show: bool) -> None:
     model, run = out / "model.safetensors", out / "run"
     if model.is_file():
@@ -239,9 +239,8 @@ def _train(out: Path, settings: Settings, show: bool) -> None:
     if (run / "checkpoints" / "last.pt").is_file():
         trained = lewm.train(resume=run, data=out / "train.h5", progress=show)  # the folder may have moved
     else:
-        overrides = {"seed": settings.seed, "precision": _PRECISION, **settings.train}
         trained = lewm.train(
-            preset=settings.preset, data=out / "train.h5", out=run, progress=show, **overrides
+            preset=settings.preset, data=out / "train.h5", out=run, progress=show, **_overrides(settings)
         )
     with replace_file(model) as file, trained.model_file.open("rb") as source:
         shutil.copyfileobj(source, file)

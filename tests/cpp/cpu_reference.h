@@ -42,9 +42,6 @@ inline const char* name(Precision precision) {
 constexpr Precision kAllPrecisions[] = {Precision::fp32, Precision::bf16, Precision::int8, Precision::int16,
                                         Precision::int24};
 
-// As exact as floats.
-constexpr bool is_exact(Precision p) { return p == Precision::fp32 || p == Precision::int24; }
-
 // body(table, precision) for every tier and each precision that it has.
 template <class Body>
 void for_tiers(Body body) {

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "model/encoder.h"
 #include "model/folding.h"
+#include "model/linear.h"
 #include "model/rollout.h"
 #include "model/weight_reader.h"
 #include "model_support.h"
@@ -188,6 +189,17 @@ TEST(widths_beyond_the_kernels) {
   config = small_config();
   config.predictor_heads = 2000;
   CHECK_THROWS(make_model(config, naive::Tensors(), kScalar), Error, "predictor_heads * predictor_head_dim: expected");
+}
+
+TEST(uneven_weights_are_noticed) {
+  lewm::Affine layer{"layer", 2, 300, lewm::Values(600, 0.5), lewm::Values(2)};
+  for (const auto& [largest, precision, uneven] :
+       {std::tuple{20.0, Precision::int24, false}, {25.0, Precision::int24, true}, {25.0, Precision::fp32, false}}) {
+    layer.weight[457] = largest;  // 15.9 and 16.4 times the root mean square
+    lewm::WeightMemory memory(lewm::cpu::kernels(lewm::cpu::Isa::scalar));
+    memory.pack(layer, precision);
+    CHECK(memory.uneven() == uneven);
+  }
 }
 
 TEST(layers_too_wide_for_int8_sums) {

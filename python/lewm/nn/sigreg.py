@@ -338,9 +338,8 @@ def _backward_any(grad, gradient, dtype):
 def _is_read_once(gradient: Tensor) -> bool:
     """The running backward pass is the only one that will read this saved tensor, so that its memory may be reused: no
     graph is retained or made, and nothing is being traced."""
-    keeps_graph = getattr(
-        torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True
-    )  # torch >= 2.6
+    name = "_get_current_graph_task_keep_graph"  # not in every torch
+    keeps_graph = getattr(torch._C._autograd, name, lambda: True)
     return type(gradient) is Tensor and not torch.is_grad_enabled() and not keeps_graph()
 
 
