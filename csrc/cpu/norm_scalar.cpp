@@ -28,7 +28,7 @@ float integer_scale(const float* x, std::int64_t count, float levels) {
     if (!std::isfinite(x[i])) return std::numeric_limits<float>::quiet_NaN();
     largest = std::fmax(largest, std::fabs(x[i]));
   }
-  return largest < kInt8Tiny ? 1.0f : largest / levels;
+  return largest < kInt8Tiny ? 1.0f : largest * (1.0f / levels);
 }
 
 std::int32_t quantise(float value, float scale) {

@@ -1,10 +1,11 @@
 // Weights -> panels, for gemm.inl.h and the tile kernels. Include after rows.inl.h.
 //
 // A panel is [words, kTileColumns] 32-bit words: one float, two bf16 or int16, or four int8 of consecutive k; of int24
-// three such, the lowest digits first. Packing happens once per model, so it is plain code.
+// three such, the lowest digits first.
 #pragma once
 
-#include "cpu/kernels_scalar.h"
+#include "cpu/bf16.h"
+#include "cpu/kernels.h"
 
 namespace lewm::cpu::LEWM_SIMD {
 
@@ -37,23 +38,17 @@ static std::size_t packed_bytes(std::int64_t n, std::int64_t k) {
   return static_cast<std::size_t>(padded_n_of(n) * padded_k<P>(k) * kDigits<P>) * sizeof(typename Packed<P>::Weight);
 }
 
-LEWM_INLINE void encode(float value, float, float* out) { *out = value; }
-LEWM_INLINE void encode(float value, float, std::uint16_t* out) { *out = bf16_from_float(value); }
-template <class Integer>
-LEWM_INLINE void encode(float value, float scale, Integer* out) {
-  *out = static_cast<Integer>(scalar::quantise(value, scale));
-}
-
-// out: [digits, kStretch] <- the digits of n weights, the lowest first.
+// out: [digits, kStretch] <- n weights, the highest digits first.
 template <Precision P, std::int64_t kStretch>
-LEWM_INLINE void encode_weights(const float* w, std::int64_t n, float scale, typename Packed<P>::Weight* out) {
-  for (std::int64_t i = 0; i < n; ++i) {
-    if constexpr (P == Precision::int24) {
-      const scalar::Digits digits = scalar::digits_of(scalar::quantise(w[i], scale));
-      for (int d = 0; d < kInt24Digits; ++d) out[d * kStretch + i] = digits.digit[kInt24Digits - 1 - d];
-    } else {
-      encode(w[i], scale, out + i);
-    }
+LEWM_INLINE void encode(const float* w, std::int64_t n, float scale, typename Packed<P>::Weight* out) {
+  if constexpr (P == Precision::int8) {
+    write_integers<P, 0>(w, n, kStretch, scale, reinterpret_cast<std::uint8_t*>(out));
+  } else if constexpr (is_integer(P)) {
+    write_integers<P, 0>(w, n, kStretch, scale, out);
+  } else if constexpr (P == Precision::bf16) {
+    for (std::int64_t i = 0; i < n; ++i) out[i] = bf16_from_float(w[i]);
+  } else {
+    __builtin_memcpy(out, w, static_cast<std::size_t>(n) * sizeof(float));
   }
 }
 
@@ -73,7 +68,7 @@ static void pack(const float* w, const float* bias, std::int64_t n, std::int64_t
     std::int32_t total[kTileColumns] = {};
     if constexpr (is_integer(P)) {
       for (std::int64_t c = 0; c < kTileColumns && first + c < n; ++c) {
-        scale[c] = scalar::integer_scale(w + (first + c) * k, k, Integers<P>::levels(k));
+        scale[c] = integer_scale(w + (first + c) * k, k, Integers<P>::levels(k));
       }
     }
     for (std::int64_t begin = 0; begin < depth; begin += kStretch) {
@@ -82,7 +77,7 @@ static void pack(const float* w, const float* bias, std::int64_t n, std::int64_t
       for (std::int64_t c = 0; c < kTileColumns && first + c < n; ++c) {
         const std::int64_t real = k - begin < length ? k - begin : length;
         const float* row = w + (first + c) * k + begin;
-        encode_weights<P, kStretch>(row, real, scale[c], encoded[c]);
+        encode<P, kStretch>(row, real, scale[c], encoded[c]);
         if constexpr (is_integer(P)) {
           for (std::int64_t i = 0; i < real; ++i) total[c] += encoded[c][i];
         }
@@ -90,7 +85,7 @@ static void pack(const float* w, const float* bias, std::int64_t n, std::int64_t
       for (std::int64_t i = 0; i < length; i += kGroup) {
         for (std::int64_t c = 0; c < kTileColumns; ++c, place += 4) {
           for (int d = 0; d < kDigits<P>; ++d) {
-            __builtin_memcpy(place + d * digit_bytes, &encoded[c][d * kStretch + i], 4);
+            __builtin_memcpy(place + d * digit_bytes, &encoded[c][(kDigits<P> - 1 - d) * kStretch + i], 4);
           }
         }
       }

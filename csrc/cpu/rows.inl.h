@@ -91,22 +91,27 @@ LEWM_INLINE float integer_scale(const float* x, std::int64_t k, float levels) {
   return value < kInt8Tiny ? 1.0f : value * (1.0f / levels);
 }
 
+// integers[0..padded) <- x[0..k) / scale, rounded to nearest even, + zero; of int24 each digit so, the highest first.
+template <Precision P, int kZero, class Integer>
+LEWM_INLINE void write_integers(const float* x, std::int64_t k, std::int64_t padded, float scale, Integer* integers) {
+  const F inverse = set(1.0f / scale);
+  if constexpr (P == Precision::int24) {
+    for (std::int64_t i = 0; i < padded; i += kLanes) {
+      store_digits(integers + i, padded, mul(load_n(x + i, k - i), inverse));
+    }
+  } else {
+    // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
+    const F shift = set(12582912.0f + kZero);
+    std::int64_t i = 0;
+    for (; i + kLanes <= k; i += kLanes) store_low_bits(integers + i, add(mul(load(x + i), inverse), shift));
+    for (; i < padded; i += kLanes) store_low_bits(integers + i, add(mul(load_n(x + i, k - i), inverse), shift));
+  }
+}
+
 template <Precision P>
 LEWM_INLINE void write_row_integers(const float* x, std::int64_t k, typename Integers<P>::Row* row, float* scale) {
-  const std::int64_t padded = padded_k<P>(k);
   *scale = integer_scale(x, k, Integers<P>::levels(k));
-  const F inverse = set(1.0f / *scale);
-  if constexpr (P == Precision::int24) {
-    for (std::int64_t i = 0; i < padded; i += kLanes) store_digits(row + i, padded, mul(load_n(x + i, k - i), inverse));
-  } else {
-    // Adding 1.5 * 2^23 rounds to an integer (to nearest even) and leaves it in the low bits.
-    const F shift = set(12582912.0f + Integers<P>::kRowZero);
-    std::int64_t i = 0;
-    for (; i + kLanes <= k; i += kLanes) store_low_bits(row + i, fma(load(x + i), inverse, shift));
-    for (; i < padded; i += kLanes) {
-      store_low_bits(row + i, fma(load_n(x + i, k - i), inverse, shift));
-    }
-  }
+  write_integers<P, Integers<P>::kRowZero>(x, k, padded_k<P>(k), *scale, row);
 }
 
 LEWM_INLINE void write_row_bf16(const float* x, std::int64_t k, std::uint16_t* row) {
