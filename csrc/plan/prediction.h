@@ -6,7 +6,7 @@
 
 namespace lewm {
 
-// A duration in seconds predicted from the last ones: the second longest of the last 32, so that a single hiccup of the
+// A duration in seconds predicted from the last ones: the second longest of the last 64, so that a single hiccup of the
 // machine changes nothing, a lasting change is followed, and what another process takes now and then is expected.
 class Prediction {
  public:
@@ -29,7 +29,7 @@ class Prediction {
   }
 
  private:
-  static constexpr std::uint64_t kRecent = 32;
+  static constexpr std::uint64_t kRecent = 64;
   double recent_[kRecent] = {};
   std::uint64_t count_ = 0;
   double seconds_ = 0;

@@ -173,13 +173,11 @@ void Search::State::begin(const PlanRequest& request) {
 // Candidates of a task: tasks of equal size, in a multiple of the threads where the candidates allow it. With a
 // deadline they are small enough for its clock to be looked at often.
 std::int64_t Search::State::task_size(std::int64_t problems, std::int64_t tile, double deadline) const {
-  constexpr std::int64_t kSmallest = 8;      // below this a task is mostly overhead
-  constexpr std::int64_t kUnknownPace = 16;  // before anything was measured
+  constexpr std::int64_t kSmallest = 8;  // below this a task is mostly overhead
   constexpr double kTasksInADeadline = 8;
   std::int64_t most = tile;
   if (limited()) {
-    const double pace = candidate_time.seconds();
-    const double fitting = pace > 0 ? deadline / kTasksInADeadline / pace : static_cast<double>(kUnknownPace);
+    const double fitting = deadline / kTasksInADeadline / candidate_time.seconds();
     most = std::min(tile, std::max(kSmallest, static_cast<std::int64_t>(std::min(fitting, 1e9))));
   }
   std::int64_t tasks = (samples + most - 1) / most;
@@ -299,7 +297,7 @@ void Search::State::keep_evaluated(std::int64_t problems, bool first_iteration) 
   const std::int64_t look_at = first_iteration ? samples : 1;
   for (std::int64_t b = 0; b < problems; ++b) {
     const std::size_t i = static_cast<std::size_t>(b);
-    if (mean_known[i] || std::isnan(cost_of(b)[0])) continue;
+    if ((mean_known[i] && !first_iteration) || std::isnan(cost_of(b)[0])) continue;
     if (!select_elites(cost_of(b), look_at, 1, order.data())) continue;
     const std::int32_t chosen = order[0];
     std::copy_n(candidate(b, chosen), elements, mean_of(b));
@@ -315,10 +313,12 @@ Outcome Search::State::evaluate_means(Objective& objective, std::int64_t problem
   const double began = limited() ? seconds(options.clock) : 0;
   std::atomic<Outcome> outcome{Outcome::complete};
   pool.run(problems, [&](std::int64_t b, int thread) {
-    if (mean_known[static_cast<std::size_t>(b)]) return;
-    if (!objective.evaluate(thread, b, mean_of(b), 1, &mean_cost_[static_cast<std::size_t>(b)])) {
+    const std::size_t i = static_cast<std::size_t>(b);
+    if (mean_known[i]) return;
+    if (!objective.evaluate(thread, b, mean_of(b), 1, &mean_cost_[i])) {
       outcome.store(Outcome::refused, std::memory_order_relaxed);
     }
+    mean_known[i] = 1;
   });
   if (limited()) evaluation.observe(seconds(options.clock) - began);
   return outcome;
@@ -400,8 +400,12 @@ void Search::State::take_best(std::int64_t problems) {
 Status Search::State::run(Objective& objective, const PlanRequest& request, double start, PlanResult& result) {
   const std::int64_t problems = request.problems;
   deadline_at = request.deadline < kNoDeadline ? start + request.deadline : kNoDeadline;
-  chunk = task_size(problems, objective.tile(), request.deadline);
   begin(request);
+  if (limited() && candidate_time.seconds() <= 0) {  // nothing was measured yet; alone, a candidate is slowest
+    if (evaluate_means(objective, problems) == Outcome::refused) return refused();
+    candidate_time.observe(evaluation.seconds());
+  }
+  chunk = task_size(problems, objective.tile(), request.deadline);
 
   std::int64_t completed = 0;
   const Status status = optimise(objective, request, completed);
