@@ -217,13 +217,15 @@ class Model:
         """The same of one candidate of ``horizon`` blocks, without what all candidates share.
 
         Raises:
-            ValueError: ``horizon`` is not positive, or ``context`` is not 1..history.
+            ValueError: ``horizon`` is not 1..2^20, or ``context`` is not 1..history.
         """
+        if at_least("horizon", horizon) > 2**20:
+            raise ValueError(f"horizon: expected 1..{2**20}, got {horizon}")
         if at_least("context", context) > self.config.history:
             raise ValueError(
                 f"context: expected 1..{self.config.history} (the model's history), got {context}"
             )
-        return self._core.rollout_flops(at_least("horizon", horizon), context)
+        return self._core.rollout_flops(int(horizon), context)
 
     @property
     def preprocessing(self) -> Scaling:

@@ -66,6 +66,8 @@ def test_work_of_the_published_sizes() -> None:
         model.rollout_flops(5, context=4)
     with pytest.raises(ValueError, match="horizon: expected an int of at least 1, got 0"):
         model.rollout_flops(0)
+    with pytest.raises(ValueError, match=r"horizon: expected 1\.\.1048576, got 1000000000000"):
+        model.rollout_flops(10**12)
 
 
 def test_many_problems_are_rolled_out_in_parts(model: lewm.Model) -> None:

@@ -48,5 +48,12 @@ def test_realtime_of_a_model_that_is_not_there(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_realtime_says_what_is_wrong(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", model, "--realtime", "--acts", "0"]) == 1
-    assert "--acts: expected at least 1, got 0" in capsys.readouterr().err
+    for options, told in (
+        (["--realtime", "--acts", "0"], "--acts: expected at least 1, got 0"),
+        (["--realtime", "--samples", "0"], "--samples: expected at least 1, got 0"),
+        (["--realtime", "--plot", model], f"--plot: {model} would overwrite the input {model}"),
+        (["--realtime", "--plot", "no/such.png"], "--plot: no folder no"),
+        (["--plot", "latency.png"], "--plot: only with --realtime"),
+    ):
+        assert main(["bench", model, *options]) == 1
+        assert told in capsys.readouterr().err

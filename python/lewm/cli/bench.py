@@ -49,6 +49,8 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError(f"--device: expected cpu with --realtime, got {args.device}")
         realtime.run(args, _save_random)
         return
+    if args.plot:
+        raise ValueError("--plot: only with --realtime")
     if args.repeats < 1:
         raise ValueError(f"--repeats: expected at least 1, got {args.repeats}")
     args.samples = 300 if args.samples is None else args.samples

@@ -16,15 +16,17 @@ def check_folder(path: Path) -> None:
         raise NotADirectoryError(f"--out: expected a folder, {there} is a file")
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, argument: str = "--out") -> None:
     """Raises an OSError if the file cannot be: a folder has its name, or it is to lie in one that is not there."""
     if path.is_dir():
-        raise IsADirectoryError(f"--out: expected a file, {path} is a folder")
+        raise IsADirectoryError(f"{argument}: expected a file, {path} is a folder")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"--out: no folder {path.parent}")
+        raise FileNotFoundError(f"{argument}: no folder {path.parent}")
 
 
-def check_inputs(path: Path, inputs: Iterable[str | os.PathLike[str]], suffix: str) -> None:
+def check_inputs(
+    path: Path, inputs: Iterable[str | os.PathLike[str]], suffix: str, argument: str = "--out"
+) -> None:
     """Raises ValueError if the file is one of the inputs, or lies in a folder among them and has another suffix than
     what the command writes."""
     for given in map(Path, inputs):
@@ -32,4 +34,4 @@ def check_inputs(path: Path, inputs: Iterable[str | os.PathLike[str]], suffix: s
             continue
         inside = path.suffix != suffix and given.resolve() in path.resolve().parents
         if inside or path.samefile(given):
-            raise ValueError(f"--out: {path} would overwrite the input {given}")
+            raise ValueError(f"{argument}: {path} would overwrite the input {given}")

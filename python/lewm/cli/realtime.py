@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 import lewm
 from lewm import _core
+from lewm.cli.outputs import check_file, check_inputs
 from lewm.errors import Error
 
 __all__ = ["add_arguments", "run"]
@@ -41,15 +42,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--acts", type=int, default=500, help="realtime: measured acts (default: 500)")
     parser.add_argument("--starts", type=int, default=5, help="realtime: processes started (default: 5)")
     parser.add_argument("--load", type=int, default=2, help="realtime: processes that spin beside the loop")
-    parser.add_argument("--deadline", type=float, default=0.05, help="realtime: seconds of an act that plans")
-    parser.add_argument("--plot", help="realtime: write a histogram of the latencies to this PNG file")
+    parser.add_argument(
+        "--deadline", type=float, default=0.05, help="realtime: seconds of an act that plans; 0: no deadline"
+    )
+    parser.add_argument(
+        "--plot", type=Path, help="realtime: write a histogram of the latencies to this PNG file"
+    )
 
 
 def run(args: argparse.Namespace, save_random: Callable[[Path], None]) -> None:
     """Measures every precision and prints the figures; ``save_random`` writes the model where none is given."""
-    for name, least in (("acts", 1), ("starts", 1), ("load", 0)):
+    args.samples = 64 if args.samples is None else args.samples
+    args.iterations = 4 if args.iterations is None else args.iterations
+    for name, least in (("samples", 1), ("iterations", 1), ("acts", 1), ("starts", 1), ("load", 0)):
         if getattr(args, name) < least:
             raise ValueError(f"--{name}: expected at least {least}, got {getattr(args, name)}")
+    if args.plot:
+        check_file(args.plot, "--plot")
+        check_inputs(args.plot, (args.model,) if args.model else (), ".png", "--plot")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(args.model) if args.model else Path(folder, "random.safetensors")
         if not args.model:
@@ -57,7 +67,7 @@ def run(args: argparse.Namespace, save_random: Callable[[Path], None]) -> None:
         precisions = args.precision or _core.precisions(_core.active_isa())
         rows = [_measure(args, path, precision) for precision in precisions]
     if args.plot:
-        _plot(rows, Path(args.plot))
+        _plot(rows, args.plot)
     if args.json:
         for row in rows:
             del row["latencies"]
@@ -77,8 +87,8 @@ def _settings(args: argparse.Namespace, path: Path, precision: str) -> dict[str,
         "path": str(path),
         "precision": precision,
         "threads": args.threads,
-        "samples": args.samples or 64,
-        "iterations": args.iterations or 4,
+        "samples": args.samples,
+        "iterations": args.iterations,
         "horizon": args.horizon,
         "deadline": args.deadline or None,
     }

@@ -146,6 +146,8 @@ def evaluate(
     if agent not in _AGENTS:
         raise ValueError(f"agent: expected one of {', '.join(_AGENTS)}, got {agent!r}")
     if agent == "gcbc":
+        if recorded is not None:
+            raise ValueError("recorded: a cloned policy has no plans to begin, expected None")
         model = _cloner(model)
     elif isinstance(model, (str, Path)):
         # The core's search runs where the model lies; torch's takes a device of its own.

@@ -251,6 +251,8 @@ def test_a_cloned_policy_is_evaluated(episodes: EpisodeFile, env: TwoRoomEnv, tm
     assert main([*words, "--agent", "gcbc", "--env", "cube"]) == 1
     assert main(["eval", str(tmp_path), *words[2:], "--agent", "gcbc"]) == 1
     assert "the folder of a finished run" in capsys.readouterr().err
+    assert main([*words, "--agent", "gcbc", "--recorded", str(episodes.path)]) == 1
+    assert "recorded: a cloned policy has no plans to begin" in capsys.readouterr().err
 
 
 def test_the_rest_of_a_plan_starts_the_next(model, env: TwoRoomEnv) -> None:
