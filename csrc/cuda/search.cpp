@@ -226,7 +226,7 @@ void Search::check_found(std::int64_t problems) const {
   if (first >= 0) fewer_costs(first, host_failed_found_[static_cast<std::size_t>(first)]);
 }
 
-// With a deadline a plan that nothing came of is an error: without one, check_found has seen it.
+// A plan without a finite cost is an error.
 void Search::check_costs(std::int64_t problems) const {
   for (std::int64_t b = 0; b < problems; ++b) {
     if (std::isfinite(host_cost_[static_cast<std::size_t>(b)])) continue;
@@ -252,7 +252,7 @@ void Search::plan(PlanArguments& a, cudaStream_t stream) {
   turn_.end_and_wait(stream);
   if (limited) iteration.finish.observe(now() - began);
   check_found(a.seen.problems);
-  if (limited) check_costs(a.seen.problems);
+  check_costs(a.seen.problems);
 }
 
 void Search::evaluate(const Seen& seen, const float* goals, const float* actions, std::int64_t samples, float* cost,

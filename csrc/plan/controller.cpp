@@ -28,7 +28,7 @@ void check_count(const char* field, std::int64_t value, std::int64_t least, std:
 struct Controller::Impl {
   Impl(std::shared_ptr<Planner> shared_planner, const ControllerOptions& options_in);
 
-  Status act(const std::uint8_t* frame, float* action);
+  Status act(const std::uint8_t* frame, float* action, double spent);
   Status observe(const std::uint8_t* frame);
   void commit_frame();
   Status make_plan(double start);
@@ -179,8 +179,8 @@ void Controller::Impl::advance() {
   if (step == replan_every * config.frame_skip) step = 0;
 }
 
-Status Controller::Impl::act(const std::uint8_t* frame, float* action) {
-  const double start = seconds(planner->options().clock);
+Status Controller::Impl::act(const std::uint8_t* frame, float* action, double spent) {
+  const double start = seconds(planner->options().clock) - spent;
   text[0] = 0;
   if (!action) return refuse("action: expected an array, got null");
   if (!has_goal) return refuse("goal: none is set; call set_goal first");
@@ -234,7 +234,9 @@ Status Controller::set_goal(const std::uint8_t* goal) noexcept { return impl_->s
 Status Controller::set_goal_latent(const float* latent) noexcept { return impl_->set_goal_latent(latent); }
 bool Controller::needs_frame() const noexcept { return impl_->needs_frame(); }
 bool Controller::needs_plan() const noexcept { return impl_->needs_plan(); }
-Status Controller::act(const std::uint8_t* frame, float* action) noexcept { return impl_->act(frame, action); }
+Status Controller::act(const std::uint8_t* frame, float* action, double spent) noexcept {
+  return impl_->act(frame, action, spent);
+}
 const char* Controller::message() const { return impl_->text; }
 std::int64_t Controller::plans() const noexcept { return impl_->plans; }
 

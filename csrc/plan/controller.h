@@ -39,8 +39,9 @@ class Controller {
   bool needs_plan() const noexcept;
 
   // frame: [image_size, image_size, 3] uint8 RGB, may be null when !needs_frame(). action: [action_dim] in the
-  // environment's units, clipped to the bounds. When not ok nothing has changed and the call can be repeated.
-  Status act(const std::uint8_t* frame, float* action) noexcept;
+  // environment's units, clipped to the bounds. spent: seconds of the deadline that are over. When not ok nothing has
+  // changed and the call can be repeated.
+  Status act(const std::uint8_t* frame, float* action, double spent = 0) noexcept;
 
   const char* message() const;
 

@@ -16,7 +16,7 @@
 namespace lewm {
 namespace {
 
-// How long a candidate of a task takes, in evaluations of the means; no longer, as long as nothing is known. Those are
+// How long a candidate of a task takes, in evaluations of a mean; no longer, as long as nothing is known. Those are
 // timed in every plan that has no time for a task, so they tell when there would be time again.
 class Ratio {
  public:
@@ -56,17 +56,22 @@ struct Search::State {
   bool refit(std::int64_t problem);
   void no_task_fitted();
   void keep_evaluated(std::int64_t problems, bool first_iteration);
+  void prefer_start(std::int64_t problem);
   void take_best(std::int64_t problems);
   Outcome evaluate_means(Objective& objective, std::int64_t problems);
-  bool settle(std::int64_t problem, std::int64_t completed);
+  bool stand_in(std::int64_t problem, std::int64_t completed);
   Status fewer_costs(std::int64_t problem, std::int64_t found);
   Status no_cost(std::int64_t problem);
   Status refused();
 
   bool limited() const { return deadline_at < kNoDeadline; }
+  // Rounds in which the threads evaluate the means of so many problems, one each.
+  double rounds(std::int64_t problems) const {
+    return static_cast<double>((problems + pool.threads() - 1) / pool.threads());
+  }
   // Seconds to keep for evaluating the means, and for a task before it; `slowest`: this iteration's slowest task so
   // far.
-  double reserve() const { return std::max(evaluation.seconds(), candidate_time.seconds()); }
+  double reserve() const { return std::max(evaluation.seconds() * means_rounds, candidate_time.seconds()); }
   double expected_task(double slowest) const {
     const double size = static_cast<double>(chunk);
     return std::max(candidate_time.seconds() * size, slowest) + std::max(reserve(), slowest / size);
@@ -108,7 +113,8 @@ struct Search::State {
   std::vector<double> slowest_task;      // [threads], seconds
 
   double deadline_at = kNoDeadline;  // by the clock
-  // Outlive a plan: what one candidate of a task and the evaluation of the means take.
+  double means_rounds = 1;           // of this plan
+  // Outlive a plan: what one candidate of a task and one round of evaluating means take.
   Prediction candidate_time, evaluation;
   Ratio candidate_per_evaluation;
   char text[256] = "";
@@ -307,9 +313,8 @@ void Search::State::keep_evaluated(std::int64_t problems, bool first_iteration) 
 }
 
 Outcome Search::State::evaluate_means(Objective& objective, std::int64_t problems) {
-  if (std::all_of(mean_known.begin(), mean_known.begin() + problems, [](std::uint8_t known) { return known != 0; })) {
-    return Outcome::complete;
-  }
+  const std::int64_t unknown = std::count(mean_known.begin(), mean_known.begin() + problems, std::uint8_t{0});
+  if (unknown == 0) return Outcome::complete;
   const double began = limited() ? seconds(options.clock) : 0;
   std::atomic<Outcome> outcome{Outcome::complete};
   pool.run(problems, [&](std::int64_t b, int thread) {
@@ -320,18 +325,21 @@ Outcome Search::State::evaluate_means(Objective& objective, std::int64_t problem
     }
     mean_known[i] = 1;
   });
-  if (limited()) evaluation.observe(seconds(options.clock) - began);
+  if (limited()) evaluation.observe((seconds(options.clock) - began) / rounds(unknown));
   return outcome;
 }
 
-// With a deadline: the warm start where the plan is worse; a candidate where neither has a finite cost. False: nor has
-// any candidate.
-bool Search::State::settle(std::int64_t problem, std::int64_t completed) {
+// With a deadline: the warm start where the plan is worse.
+void Search::State::prefer_start(std::int64_t problem) {
   const std::size_t b = static_cast<std::size_t>(problem);
-  if (std::isfinite(initial_cost[b]) && !(mean_cost_[b] <= initial_cost[b])) {
-    std::copy_n(initial.data() + problem * elements, elements, mean_of(problem));
-    mean_cost_[b] = initial_cost[b];
-  }
+  if (!std::isfinite(initial_cost[b]) || mean_cost_[b] <= initial_cost[b]) return;
+  std::copy_n(initial.data() + problem * elements, elements, mean_of(problem));
+  mean_cost_[b] = initial_cost[b];
+}
+
+// The best candidate where the mean has no finite cost. False: nor has any candidate.
+bool Search::State::stand_in(std::int64_t problem, std::int64_t completed) {
+  const std::size_t b = static_cast<std::size_t>(problem);
   if (std::isfinite(mean_cost_[b])) return true;
   if (completed > 0) {
     std::copy_n(best.data() + problem * elements, elements, mean_of(problem));
@@ -400,6 +408,7 @@ void Search::State::take_best(std::int64_t problems) {
 Status Search::State::run(Objective& objective, const PlanRequest& request, double start, PlanResult& result) {
   const std::int64_t problems = request.problems;
   deadline_at = request.deadline < kNoDeadline ? start + request.deadline : kNoDeadline;
+  means_rounds = rounds(problems);
   begin(request);
   if (limited() && candidate_time.seconds() <= 0) {  // nothing was measured yet; alone, a candidate is slowest
     if (evaluate_means(objective, problems) == Outcome::refused) return refused();
@@ -414,8 +423,9 @@ Status Search::State::run(Objective& objective, const PlanRequest& request, doub
   const bool has_mean = options.method == Method::cem || options.method == Method::icem;
   if (options.return_best && has_mean && completed > 0) take_best(problems);
   if (evaluate_means(objective, problems) == Outcome::refused) return refused();
-  for (std::int64_t b = 0; limited() && b < problems; ++b) {
-    if (!settle(b, completed)) return no_cost(b);
+  for (std::int64_t b = 0; b < problems; ++b) {
+    if (limited()) prefer_start(b);
+    if (!stand_in(b, completed)) return no_cost(b);
   }
 
   std::copy_n(mean.data(), problems * elements, result.actions);

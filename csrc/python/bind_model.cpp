@@ -80,7 +80,7 @@ std::shared_ptr<ModelHandle> create(const std::string& config, const nb::dict& t
     preprocessing.std[c] = pixel_std[c];
   }
   const ArraySource source(tensors);
-  const nb::gil_scoped_release release;
+  const ReleasedGil released;
   auto model = Model::create(config_from_json(config), source, preprocessing,
                              ActionScaling{std::move(action_mean), std::move(action_std)},
                              precision_from_name(precision), isa_from_name(isa), encoder_from_name(encoder_precision));
@@ -91,7 +91,7 @@ std::shared_ptr<ModelHandle> create(const std::string& config, const nb::dict& t
 std::shared_ptr<ModelHandle> open(const nb::bytes& path, const std::string& precision, int threads,
                                   const std::string& isa, int device, const std::string& encoder_precision) {
   const std::string name(path.c_str(), path.size());
-  const nb::gil_scoped_release release;
+  const ReleasedGil released;
   auto model =
       Model::open(name, precision_from_name(precision), isa_from_name(isa), encoder_from_name(encoder_precision));
   return std::make_shared<ModelHandle>(std::move(model), threads, device);
@@ -116,7 +116,7 @@ void encode(ModelHandle& handle, Frames frames, Latents latents, std::uintptr_t 
     check_shape("frames", frames, {n, 3, size, size});
   }
   check_shape("out", latents, {n, config.latent_dim});
-  const nb::gil_scoped_release release;
+  const ReleasedGil released;
   handle.encode(frames.data(), n, latents.data(), stream_of(stream));
 }
 
@@ -128,7 +128,7 @@ void encode_camera(ModelHandle& handle, Frames frames, Latents latents, int fit,
   check_shape("frames", frames, {n, height, width, 3});
   check_shape("out", latents, {n, handle.model()->config().latent_dim});
   if (fit < 0 || fit > 2) throw Error(Status::invalid_argument, "fit: expected 0..2, got " + std::to_string(fit));
-  const nb::gil_scoped_release release;
+  const ReleasedGil released;
   handle.encode_camera(frames.data(), n, height, width, static_cast<Fit>(fit), latents.data(), stream_of(stream));
 }
 
@@ -162,7 +162,7 @@ void rollout(ModelHandle& handle, Array latents, Array actions, std::optional<Ar
   const auto candidates = candidates_of(handle.model()->config(), latents, actions, past);
   check_shape("out", out,
               {candidates.problems, candidates.samples, candidates.horizon, handle.model()->config().latent_dim});
-  const nb::gil_scoped_release release;
+  const ReleasedGil released;
   handle.rollout(candidates, out.data(), stream_of(stream));
 }
 
@@ -172,7 +172,7 @@ void cost(ModelHandle& handle, Array latents, Array goal, Array actions, std::op
   const auto candidates = candidates_of(handle.model()->config(), latents, actions, past);
   check_shape("goal", goal, {candidates.problems, handle.model()->config().latent_dim});
   check_shape("out", out, {candidates.problems, candidates.samples});
-  const nb::gil_scoped_release release;
+  const ReleasedGil released;
   handle.cost(candidates, goal.data(), out.data(), stream_of(stream));
 }
 

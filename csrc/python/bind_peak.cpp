@@ -59,7 +59,7 @@ double gemm_peak(const std::string& precision, int threads, const std::string& i
                 "precision: " + precision + " is not available with instruction set " + kernels.isa);
   }
   const LayerPrecisions layers = cpu::layer_precisions(kernels, chosen);
-  const nb::gil_scoped_release release;
+  const ReleasedGil released;
   ThreadPool pool(threads);
   double peak = 0;
   for (const std::int64_t n : {64, 192, 512}) {

@@ -25,7 +25,7 @@ class PythonCost {
  public:
   explicit PythonCost(nb::object function) : function_(std::move(function)) {}
   ~PythonCost() {
-    const nb::gil_scoped_acquire acquire;
+    const AcquiredGil acquired;
     function_.reset();
     error_ = nullptr;
   }
@@ -34,14 +34,16 @@ class PythonCost {
     return static_cast<PythonCost*>(context)->evaluate(arguments, cost) ? 0 : 1;
   }
 
-  // Throws what the function has thrown during the last plan, once. Needs the GIL.
-  void rethrow() {
-    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
-  }
+  // What the function has thrown during the last plan, once.
+  std::exception_ptr take_error() { return std::exchange(error_, nullptr); }
+
+  // For the garbage collector: the function may refer to the planner that calls it.
+  nb::handle function() const { return function_; }
+  void forget() { function_ = nb::none(); }
 
  private:
   bool evaluate(const CostArguments& a, float* cost) {
-    const nb::gil_scoped_acquire acquire;
+    const AcquiredGil acquired;
     try {
       const nb::object result = function_(copy(a.latents, {a.n, a.horizon, a.latent_dim}),
                                           copy(a.actions, {a.n, a.horizon, a.block_dim}), copy(a.goal, {a.latent_dim}));
@@ -91,22 +93,43 @@ struct PlannerHandle {
   std::shared_ptr<PythonCost> cost;
   std::shared_ptr<Planner> planner;
 
-  // Runs `work` without the GIL and with the threads, on a GPU ordered on `stream`, and throws what went wrong.
-  template <class Work>
-  void run(const Work& work, void* stream) {
-    Status status;
+  // Runs `work(seconds that it waited)` without the GIL and with the threads, on a GPU ordered on `stream`, and throws
+  // what went wrong, with the message of `speaker`.
+  template <class Work, class Speaker>
+  void run(const Work& work, void* stream, const Speaker& speaker) {
+    Status status = Status::internal;
     std::string message;
-    {
-      const nb::gil_scoped_release release;
-      const std::lock_guard lock(workers->mutex);
+    std::exception_ptr error;
+    workers->run([&](double waited) {
       planner->set_stream(stream);
-      status = work();
-      if (status != Status::ok) message = planner->message();
-    }
-    if (cost) cost->rethrow();
+      status = work(waited);
+      if (status != Status::ok) message = speaker.message();
+      if (cost) error = cost->take_error();
+    });
+    if (error) std::rethrow_exception(error);
     if (status != Status::ok) throw Error(status, message);
   }
+  template <class Work>
+  void run(const Work& work, void* stream) {
+    run(work, stream, *planner);
+  }
 };
+
+int traverse_planner(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  if (!nb::inst_ready(self)) return 0;
+  if (const auto& cost = nb::inst_ptr<PlannerHandle>(self)->cost) Py_VISIT(cost->function().ptr());
+  return 0;
+}
+
+int clear_planner(PyObject* self) {
+  if (const auto& cost = nb::inst_ptr<PlannerHandle>(self)->cost) cost->forget();
+  return 0;
+}
+
+PyType_Slot planner_slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(traverse_planner)},
+                               {Py_tp_clear, reinterpret_cast<void*>(clear_planner)},
+                               {0, nullptr}};
 
 Method method_from_name(const std::string& name) {
   for (const Method method : {Method::cem, Method::icem, Method::mppi, Method::predictive_sampling}) {
@@ -191,7 +214,7 @@ std::shared_ptr<PlannerHandle> create_planner(const ModelHandle& model, const st
     options.cost = PythonCost::call;
     options.cost_context = handle->cost.get();
   }
-  const nb::gil_scoped_release release;
+  const ReleasedGil released;
   handle->workers = std::make_shared<Workers>(threads);
   const std::shared_ptr<ThreadPool> pool(handle->workers, &handle->workers->pool);
   handle->planner = std::make_shared<Planner>(model.model(), options, pool);
@@ -281,7 +304,12 @@ Plan plan_latents(PlannerHandle& handle, Anywhere<const float> latents, Anywhere
   core_request.latents = latents.data();
   core_request.goals = goals.data();
   PlanResult result = out.fill(*handle.planner, problems);
-  handle.run([&] { return handle.planner->plan(core_request, result); }, stream_of(stream));
+  handle.run(
+      [&](double waited) {
+        core_request.deadline = std::max(0.0, request.deadline - waited);
+        return handle.planner->plan(core_request, result);
+      },
+      stream_of(stream));
   return {result.iterations, result.elapsed};
 }
 
@@ -300,10 +328,14 @@ Plan plan_frames(PlannerHandle& handle, Anywhere<const Pixel> frames, Anywhere<c
     check_shape("frame", frames, {problems, context, 3, size, size});
     check_shape("goal", goals, {problems, 3, size, size});
   }
-  const PlanRequest core_request = request.fill(*handle.planner, problems, context);
+  PlanRequest core_request = request.fill(*handle.planner, problems, context);
   PlanResult result = out.fill(*handle.planner, problems);
-  handle.run([&] { return handle.planner->plan_frames(frames.data(), goals.data(), core_request, result); },
-             stream_of(stream));
+  handle.run(
+      [&](double waited) {
+        core_request.deadline = std::max(0.0, request.deadline - waited);
+        return handle.planner->plan_frames(frames.data(), goals.data(), core_request, result);
+      },
+      stream_of(stream));
   return {result.iterations, result.elapsed};
 }
 
@@ -324,7 +356,7 @@ void evaluate(PlannerHandle& handle, Anywhere<const float> latents, Anywhere<con
   PlanRequest core_request = request.fill(*handle.planner, problems, context);
   core_request.latents = latents.data();
   core_request.goals = goals.data();
-  handle.run([&] { return handle.planner->evaluate(core_request, actions.data(), samples, cost.data()); },
+  handle.run([&](double) { return handle.planner->evaluate(core_request, actions.data(), samples, cost.data()); },
              stream_of(stream));
 }
 
@@ -334,19 +366,18 @@ struct ControllerHandle {
 
   template <class Work>
   void run(const Work& work) {
-    Status status;
-    std::string message;
-    {
-      const nb::gil_scoped_release release;
-      const std::lock_guard lock(planner->workers->mutex);
-      planner->planner->set_stream(nullptr);  // a plan's stream may have gone since
-      status = work();
-      if (status != Status::ok) message = controller->message();
-    }
-    if (planner->cost) planner->cost->rethrow();
-    if (status != Status::ok) throw Error(status, message);
+    planner->run(work, nullptr, *controller);  // a plan's stream may have gone since
   }
 };
+
+int traverse_controller(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  if (!nb::inst_ready(self)) return 0;
+  Py_VISIT(nb::find(nb::inst_ptr<ControllerHandle>(self)->planner).ptr());
+  return 0;
+}
+
+PyType_Slot controller_slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(traverse_controller)}, {0, nullptr}};
 
 std::shared_ptr<ControllerHandle> create_controller(std::shared_ptr<PlannerHandle> planner, std::int64_t replan_every,
                                                     std::int64_t context, bool warm_start, double deadline,
@@ -367,19 +398,22 @@ std::shared_ptr<ControllerHandle> create_controller(std::shared_ptr<PlannerHandl
 void set_goal(ControllerHandle& handle, Input<std::uint8_t> goal) {
   const std::int64_t size = handle.planner->planner->model().config().image_size;
   check_shape("goal", goal, {size, size, 3});
-  handle.run([&] { return handle.controller->set_goal(goal.data()); });
+  handle.run([&](double) { return handle.controller->set_goal(goal.data()); });
 }
 
 void set_goal_latent(ControllerHandle& handle, Input<float> goal) {
   check_shape("goal", goal, {handle.planner->planner->model().config().latent_dim});
-  handle.run([&] { return handle.controller->set_goal_latent(goal.data()); });
+  handle.run([&](double) { return handle.controller->set_goal_latent(goal.data()); });
 }
 
-void act(ControllerHandle& handle, std::optional<Input<std::uint8_t>> frame, Output<float> action) {
+// spent: seconds of the deadline that are over.
+void act(ControllerHandle& handle, std::optional<Input<std::uint8_t>> frame, Output<float> action, double spent) {
   const Config& config = handle.planner->planner->model().config();
   if (frame) check_shape("frame", *frame, {config.image_size, config.image_size, 3});
   check_shape("out", action, {config.action_dim});
-  handle.run([&] { return handle.controller->act(frame ? frame->data() : nullptr, action.data()); });
+  handle.run([&](double waited) {
+    return handle.controller->act(frame ? frame->data() : nullptr, action.data(), spent + waited);
+  });
 }
 
 // (cost, iterations, seconds), or None before the first plan; fills actions (H, A).
@@ -388,7 +422,7 @@ std::optional<std::tuple<float, std::int64_t, double>> current(ControllerHandle&
   const std::int64_t horizon = planner.options().horizon, block_dim = planner.model().config().block_dim();
   check_shape("out", actions, {horizon, block_dim});
   Controller::Current plan;
-  handle.run([&] {
+  handle.run([&](double) {
     plan = handle.controller->current();
     if (plan.actions) std::copy_n(plan.actions, horizon * block_dim, actions.data());
     return Status::ok;
@@ -421,7 +455,7 @@ void bind_planner(nb::module_& module) {
           },
           nb::arg("actions").noconvert(), nb::arg("cost").noconvert(), nb::arg("elite_cost").noconvert(),
           nb::arg("std").noconvert(), nb::arg("elites").noconvert().none());
-  nb::class_<PlannerHandle>(module, "Planner")
+  nb::class_<PlannerHandle>(module, "Planner", nb::type_slots(planner_slots))
       .def_static("create", &create_planner, nb::arg("model"), nb::arg("method"), nb::arg("options"),
                   nb::arg("cost").none(), nb::arg("threads"))
       .def("plan_latents", &plan_latents, nb::arg("latents").noconvert(), nb::arg("goal").noconvert(),
@@ -434,19 +468,19 @@ void bind_planner(nb::module_& module) {
            nb::arg("actions").noconvert(), nb::arg("request"), nb::arg("out").noconvert(), nb::arg("stream") = 0)
       .def_prop_ro("options", [](const PlannerHandle& handle) { return options_to_dict(handle.planner->options()); })
       .def_prop_ro("threads", [](const PlannerHandle& handle) { return handle.workers->pool.threads(); });
-  nb::class_<ControllerHandle>(module, "Controller")
+  nb::class_<ControllerHandle>(module, "Controller", nb::type_slots(controller_slots))
       .def_static("create", &create_controller, nb::arg("planner"), nb::arg("replan_every"), nb::arg("context"),
                   nb::arg("warm_start"), nb::arg("deadline"), nb::arg("low"), nb::arg("high"))
       .def("reset",
            [](ControllerHandle& handle) {
-             handle.run([&] {
+             handle.run([&](double) {
                handle.controller->reset();
                return Status::ok;
              });
            })
       .def("set_goal", &set_goal, nb::arg("goal").noconvert())
       .def("set_goal_latent", &set_goal_latent, nb::arg("goal").noconvert())
-      .def("act", &act, nb::arg("frame").noconvert().none(), nb::arg("out").noconvert())
+      .def("act", &act, nb::arg("frame").noconvert().none(), nb::arg("out").noconvert(), nb::arg("spent") = 0.0)
       .def("current", &current, nb::arg("out").noconvert())
       .def_prop_ro("needs_frame", [](const ControllerHandle& handle) { return handle.controller->needs_frame(); })
       .def_prop_ro("needs_plan", [](const ControllerHandle& handle) { return handle.controller->needs_plan(); })

@@ -4,12 +4,14 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <chrono>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <thread>
 
 #include "core/error.h"
 #include "core/thread_pool.h"
@@ -26,11 +28,56 @@ using Input = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
 template <class T>
 using Output = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
 
+// A thread that takes the GIL when the interpreter has ended is unwound (Python < 3.14), which no frame here survives:
+// it waits for the end of the process instead.
+template <class Take>
+auto take_gil(const Take& take) noexcept {
+  try {
+    return take();
+  } catch (...) {
+    for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+  }
+}
+
+// nanobind's gil_scoped_release and gil_scoped_acquire for threads that may outlive the interpreter.
+class ReleasedGil {
+ public:
+  ReleasedGil() : state_(PyEval_SaveThread()) {}
+  ~ReleasedGil() {
+    take_gil([this] { PyEval_RestoreThread(state_); });
+  }
+  ReleasedGil(const ReleasedGil&) = delete;
+  ReleasedGil& operator=(const ReleasedGil&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+
+class AcquiredGil {
+ public:
+  AcquiredGil() : state_(take_gil([] { return PyGILState_Ensure(); })) {}
+  ~AcquiredGil() { PyGILState_Release(state_); }
+  AcquiredGil(const AcquiredGil&) = delete;
+  AcquiredGil& operator=(const AcquiredGil&) = delete;
+
+ private:
+  PyGILState_STATE state_;
+};
+
 // Threads and the right to use them: whoever computes holds the mutex. Taken after the GIL is released, never before.
 struct Workers {
   explicit Workers(int threads) : pool(threads) {}
   ThreadPool pool;
   std::mutex mutex;
+
+  // `work(seconds that it waited for others)` without the GIL.
+  template <class Work>
+  void run(const Work& work) {
+    const ReleasedGil released;
+    const auto asked = std::chrono::steady_clock::now();
+    const std::lock_guard lock(mutex);
+    work(std::chrono::duration<double>(std::chrono::steady_clock::now() - asked).count());
+  }
 };
 
 // Throws Error(invalid_argument) unless the array has this shape.

@@ -50,7 +50,7 @@ auto with_sigreg(cpu::Isa isa, int threads, const Body& body) {
   static cpu::Isa made_for = isa;
   static int made_threads = 0;
   static pid_t owner = 0;
-  const nb::gil_scoped_release release;
+  const ReleasedGil released;
   const std::lock_guard<std::mutex> lock(mutex);
   if (!sigreg || made_threads != threads || made_for != isa || owner != getpid()) {
     sigreg.reset();
@@ -90,7 +90,7 @@ void gradient(const Embeddings& z, const Directions& directions, std::uint64_t s
 
 void directions(std::uint64_t seed, const Output<float>& out) {
   check_rank("out", out, 2);
-  const nb::gil_scoped_release release;
+  const ReleasedGil released;
   cpu::sigreg_directions(seed, size_of(out, 0), size_of(out, 1), out.data());
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ class Controller:
         replan_every: blocks executed before the next plan, 1..horizon; None: the whole horizon (as published).
         context: frames that a plan sees, 1..history.
         warm_start: start a plan from the shifted rest of the last one.
-        deadline: seconds of a plan, encoding included; None: none.
+        deadline: seconds of an ``act`` that plans, encoding the frame and a new ``goal`` included; None: none.
         low, high: bounds of an environment action, in its own units: a number, or one per dimension; None: none.
 
     Raises:
@@ -97,13 +98,14 @@ class Controller:
             TypeError: another element type. ValueError: another shape, no goal, or no frame where one is needed.
             lewm.Error: fewer candidates have a finite cost than there are elites.
         """
+        began = time.perf_counter()
         if goal is not None:
             self.set_goal(goal)
         size = self._config.image_size
         if frame is not None:
             frame = as_array("frame", frame, np.uint8, (size, size, 3))
         action = np.empty(self._config.action_dim, np.float32)
-        self._core.act(frame, action)
+        self._core.act(frame, action, time.perf_counter() - began)
         return action
 
     @property

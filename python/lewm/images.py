@@ -54,6 +54,9 @@ def _decode(path: Path) -> NDArray[np.uint8]:
             f"{path.name}: reading images needs Pillow: pip install pillow, or give .npy files"
         ) from None
     with Image.open(path) as image:
+        if image.mode.startswith("I"):  # grey of 16 bits, which Pillow would clip to 8
+            grey = np.clip(np.asarray(image, np.int64) >> 8, 0, 255).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, axis=2)
         return np.asarray(image.convert("RGB"))
 
 

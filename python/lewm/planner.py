@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +38,7 @@ _METHODS = {"cem": "cem", "icem": "icem", "mppi": "mppi", "predictive": "predict
 _COSTS = ("final", "sum", "discounted")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """What a planner found. With a batch of problems every array has a leading axis B.
 
@@ -81,7 +82,9 @@ class Planner:
         return_best: cem and icem: the best candidate of the last iteration instead of its mean.
         action_hold: environment steps that share a draw of noise within a block, so that a candidate's actions are
             held for so long; divides the frame skip. 1, as published: a draw for every step.
-        noise_exponent: icem: power spectrum 1/f^exponent of the noise over the horizon; None: 2.
+        noise_exponent: icem: power spectrum 1/f^exponent of the noise over the horizon; None: 2. As published, each
+            series is divided by its own standard deviation, which a horizon of 2 or 3 leaves near zero now and then:
+            give bounds there, or 0, white noise.
         kept_elites: icem: elites that stay candidates in the next iteration; None: 5.
         temperature: mppi: candidates weigh exp(-cost / temperature); None: 0.5.
         cost: "final" (published: squared distance of the last latent to the goal's), "sum" (over all steps),
@@ -126,9 +129,9 @@ class Planner:
     ) -> None:
         if not isinstance(model, Model):
             raise TypeError(f"model: expected a lewm.Model, got {type(model).__name__}")
-        if method not in _METHODS:
+        if not isinstance(method, str) or method not in _METHODS:
             raise ValueError(f"method: expected one of {', '.join(_METHODS)}, got {method!r}")
-        if not callable(cost) and cost not in _COSTS:
+        if not callable(cost) and (not isinstance(cost, str) or cost not in _COSTS):
             raise ValueError(f"cost: expected one of {', '.join(_COSTS)} or a function, got {cost!r}")
         low, high = checked_bounds(bounds, model.config.action_dim, model.config.block_dim)
         given = {
@@ -267,10 +270,9 @@ class Planner:
             raise ValueError(
                 f"frame: expected at most {self._model.config.history} context frames, got {context}"
             )
-        request = self._request(
+        core, request = self._request(
             problems, context, batched, past_actions, warm_start, problem_ids, plan_index, deadline
         )
-        core = self._core_for(problems)
         return self._finish(core, core.plan_frames, frames, goals, request, batched)
 
     def plan_latents(
@@ -314,10 +316,9 @@ class Planner:
                 f"latents: expected at most {self._model.config.history} context frames, got {context}"
             )
         goal = finite("goal", as_array("goal", goal, np.float32, (problems, self._model.config.latent_dim)))
-        request = self._request(
+        core, request = self._request(
             problems, context, batched, past_actions, warm_start, problem_ids, plan_index, deadline
         )
-        core = self._core_for(problems)
         return self._finish(core, core.plan_latents, latents, goal, request, batched)
 
     def evaluate(self, latents: Any, goal: Any, actions: Any, past_actions: Any = None) -> Any:
@@ -369,7 +370,9 @@ class Planner:
         problem_ids: Any,
         plan_index: int,
         deadline: float | None,
-    ) -> _core.Request:
+    ) -> tuple[_core.Planner, _core.Request]:
+        """The core's planner for so many problems, and what surrounds their images or latents."""
+        began = time.perf_counter()
         config, horizon = self._model.config, self.horizon
         if context > 1 and past_actions is None:
             raise ValueError(f"past_actions: needed with {context} context frames, got None")
@@ -385,9 +388,10 @@ class Planner:
                 raise ValueError(f"warm_start: expected at most {horizon} blocks, got {warm_start.shape[1]}")
             finite("warm_start", warm_start)
         counted = counters(problems, problem_ids, plan_index)
-        deadline = seconds("deadline", deadline)
-        request: _core.Request = self._backend.Request(past, warm_start, *counted, deadline)
-        return request
+        limit = seconds("deadline", deadline)
+        core = self._core_for(problems)
+        left = max(0.0, limit - (time.perf_counter() - began))
+        return core, self._backend.Request(past, warm_start, *counted, left)
 
     def _plan_on_gpu(
         self,

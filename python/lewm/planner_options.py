@@ -59,8 +59,10 @@ def integer(name: str, value: Any) -> int | None:
     """A whole number of 64 bits, or None."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not -(2**63) <= value < 2**63:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name}: expected an int, got {value!r}")
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name}: expected an int of 64 bits, got {value}")
     return int(value)
 
 
@@ -91,8 +93,8 @@ def number(name: str, value: Any) -> float | None:
 def spread(name: str, value: Any) -> float | None:
     """A standard deviation, or None."""
     std = number(name, value)
-    if std is not None and not 0 <= std < math.inf:
-        raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
+    if std is not None and not 0 <= std <= float(np.finfo(np.float32).max):
+        raise ValueError(f"{name}: expected a finite number of at least 0, in float32, got {value!r}")
     return std
 
 
@@ -123,7 +125,10 @@ def checked_bounds(
 def bound(name: str, values: Any, sizes: Sequence[int], none: float) -> NDArray[np.float32]:
     """One side of bounds: a number for all of ``sizes[0]`` dimensions, or as many numbers as one of the sizes; ``none``
     is the infinity that bounds nothing."""
-    wide = np.asarray(values, np.float64)
+    try:
+        wide = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected numbers, got {values!r:.80}") from None
     if wide.ndim == 0:
         wide = np.full(sizes[0], wide)
     if wide.shape not in [(size,) for size in sizes]:
@@ -143,7 +148,10 @@ def checked_cost(cost: CostFunction) -> Callable[..., NDArray[np.float32]]:
         result = cost(latents, actions, goal)
         if hasattr(result, "detach"):
             result = result.detach()
-        costs = np.asarray(result, np.float32, order="C")
+        try:
+            costs = np.asarray(result, np.float32, order="C")
+        except (TypeError, ValueError):
+            raise TypeError(f"cost: expected numbers from the function, got {result!r:.80}") from None
         if costs.shape != (len(latents),):
             raise ValueError(f"cost: expected ({len(latents)},) from the function, got {costs.shape}")
         return costs

@@ -35,9 +35,9 @@ class RecordedActions:
     """
 
     def __init__(self, latents: Any, actions: Any) -> None:
-        self._latents = finite("latents", as_array("latents", latents, np.float32, ("N", "D")))
+        self._latents = finite("latents", as_array("latents", latents, np.float32, ("N", "D"))).copy()
         shape = (len(self._latents), "H", "A")
-        self._actions = finite("actions", as_array("actions", actions, np.float32, shape))
+        self._actions = finite("actions", as_array("actions", actions, np.float32, shape)).copy()
         self._squares = np.square(self._latents).sum(1)
 
     @classmethod
@@ -140,8 +140,8 @@ class RecordedActions:
             )
         latents, past = check_context(config, latents, past_actions)
         starts = self.near(latents[:, -1], count)
-        if rest is not None:
-            rest = as_array("rest", rest, np.float32, (len(latents), "H", width))
+        if rest is not None and np.shape(rest)[1:2] != (0,):
+            rest = finite("rest", as_array("rest", rest, np.float32, (len(latents), "H", width)))
             if rest.shape[1] > horizon:
                 raise ValueError(f"rest: expected at most {horizon} blocks, got {rest.shape[1]}")
             padded = np.zeros((len(latents), 1, horizon, width), np.float32)

@@ -36,8 +36,7 @@ class Solver:
             initial standard deviation (the published name says variance) and the seed.
         method: any planner of lewm: "cem", "icem", "mppi", "predictive".
         batch_size: ignored, accepted so that the published configuration files fit: all problems are planned together.
-        device: only "cpu" and "cuda" as in `lewm.load`.
-        precision: as in `lewm.load`, when ``model`` is a path.
+        device, precision: as in `lewm.load`, when ``model`` is a path; a loaded model has its own.
         planner_options: further arguments of `lewm.Planner`, such as ``bounds`` or ``action_penalty``.
     """
 

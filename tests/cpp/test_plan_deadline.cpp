@@ -214,13 +214,15 @@ TEST(a_candidate_stands_in_for_a_mean_without_a_finite_cost) {
   };
   FormulaObjective objective([&](std::int64_t, const float* actions) { return hole(actions); },
                              static_cast<std::int64_t>(kElements), kTile);
-  PlanRequest request;
-  request.deadline = 1.0;
-  const Planned got = plan_once(options, objective, clock, request);
-  CHECK(got.status == Status::ok);
-  CHECK_EQ(got.result.view.iterations, 1);
-  CHECK(std::isfinite(got.result.cost[0]));
-  CHECK_EQ(got.result.cost[0], static_cast<float>(hole(got.result.actions.data())));
+  for (const double deadline : {1.0, kNoDeadline}) {
+    PlanRequest request;
+    request.deadline = deadline;
+    const Planned got = plan_once(options, objective, clock, request);
+    CHECK(got.status == Status::ok);
+    CHECK_EQ(got.result.view.iterations, 1);
+    CHECK(std::isfinite(got.result.cost[0]));
+    CHECK_EQ(got.result.cost[0], static_cast<float>(hole(got.result.actions.data())));
+  }
 }
 
 TEST(one_slow_plan_does_not_spoil_the_next_ones) {
@@ -292,6 +294,24 @@ TEST(a_batch_with_a_deadline_gives_every_problem_a_plan) {
   }
 }
 
+TEST(plans_of_a_batch_do_not_slow_down_those_of_one_problem) {
+  FakeClock clock;
+  PlannerOptions options = options_with(clock);
+  options.problems = 50;
+  FormulaObjective objective = timed_valley(clock, [](std::int64_t) { return 0.001; });
+  ThreadPool pool(1);
+  Search search(options, kBlockDim, kActionDim, pool);
+  PlanRequest request;
+  request.deadline = 0.1;  // an iteration of one problem takes 0.032
+  for (const std::int64_t problems : {50, 50, 1, 1, 50, 1}) {
+    request.problems = problems;
+    const Planned got = plan_with(search, options, objective, clock, request);
+    CHECK(got.status == Status::ok);
+    CHECK(got.late <= 1e-9);
+    CHECK(problems == 1 ? got.result.view.iterations >= 2 : got.result.view.iterations == 0);
+  }
+}
+
 TEST(nothing_finite_before_the_deadline_is_an_error) {
   FakeClock clock;
   const PlannerOptions options = options_with(clock);
@@ -314,7 +334,7 @@ struct PreemptingClock {
 
   static double read(void* self) {
     auto& preempting = *static_cast<PreemptingClock*>(self);
-    constexpr int kFirstOfATask = 2;  // the iteration's own comes before
+    constexpr int kFirstOfATask = 4;  // two that tell the pace and the iteration's own come before
     if (++preempting.calls == kFirstOfATask) {
       for (int spin = 0; spin < 1000 && !preempting.evaluated; ++spin) {
         std::this_thread::sleep_for(std::chrono::microseconds(100));
@@ -331,10 +351,13 @@ TEST(a_warm_start_that_was_not_evaluated_is_kept) {
     PreemptingClock preempting;
     PlannerOptions options = options_with(preempting.clock);
     options.clock = {&PreemptingClock::read, &preempting};
+    std::atomic<bool> knows_pace{false};
     FormulaObjective objective(
         [&](std::int64_t, const float* actions) {
-          preempting.clock.time.store(110.0);
-          preempting.evaluated = true;
+          if (knows_pace.exchange(true)) {
+            preempting.clock.time.store(110.0);
+            preempting.evaluated = true;
+          }
           return valley(actions, kElements, 0.5);
         },
         static_cast<std::int64_t>(kElements), kTile);

@@ -334,6 +334,7 @@ def test_plain_safetensors_beside_a_config_are_read(folder: Path) -> None:
         ("[1]", "expected an object"),
         ('{"format_version": "9"}', "this lewm reads '1', got '9'"),
         ('{"format_version": "1", "frame_skip": 0}', "frame_skip: expected a positive integer"),
+        ('{"format_version": "1", "frame_skip": 3}', "frame_skip: expected a divisor of the action block's"),
         ('{"format_version": "1", "frame_skip": 5}', "preprocessing: expected mean and std"),
         (
             '{"format_version":"1","frame_skip":5,"preprocessing":{"mean":[0,0,0],"std":[1,1,1]},'

@@ -137,6 +137,7 @@ LIES: dict[str, Callable[[bytes], bytes]] = {
     "shape that overflows": _edit(lambda h: h[_CLS].update(shape=[2**62, 4, 128])),
     "shape of fractions": _edit(lambda h: h[_CLS].update(shape=[1, 1.0, 128])),
     "unknown dtype": _edit(lambda h: h[_CLS].update(dtype="F8")),
+    "dtype that is no name": _edit(lambda h: h[_CLS].update(dtype=["F32"])),
     "dtype of another width": _edit(lambda h: h[_CLS].update(dtype="F64")),
     "missing field": _edit(lambda h: h[_CLS].pop("shape")),
     "no format": _metadata("format", None),

@@ -190,7 +190,8 @@ def test_corrupted_bytes_are_refused_or_read(good: Path, tmp_path: Path) -> None
     data = bytearray(good.read_bytes())
     rng, path = np.random.default_rng(0), tmp_path / "fuzzed.pt"
     refused = 0
-    for position in rng.integers(0, len(data), 400):
+    end_record = range(len(data) - 22, len(data))
+    for position in (*rng.integers(0, len(data), 400), *end_record):
         fuzzed = bytearray(data)
         fuzzed[position] ^= int(rng.integers(1, 256))
         path.write_bytes(fuzzed)

@@ -124,6 +124,9 @@ def test_images_of_other_formats_are_read(folder: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "frame.png"), frame)
     image.fromarray(frame).convert("L").save(tmp_path / "grey.png")
     assert read_image(tmp_path / "grey.png").shape == (64, 64, 3)
+    deep = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
+    image.fromarray(deep).save(tmp_path / "deep.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.png"), np.stack([deep >> 8] * 3, axis=2))
 
 
 def test_images_that_are_none_are_refused(tmp_path: Path) -> None:

@@ -93,6 +93,26 @@ print(lewm.build_info()["version"])
     assert run(code, str(tmp_path / "run"), blocked=_HEAVY).strip() == lewm.__version__
 
 
+@pytest.mark.parametrize("work", ["model.encode(frame[None])", "planner.plan(frame, frame)"])
+def test_a_thread_that_computes_at_the_end_does_not_spoil_it(tmp_path: Path, work: str) -> None:
+    lewm.save(synthetic.state(CONFIG), tmp_path / "model.safetensors", config=CONFIG)
+    code = f"""
+import lewm, numpy as np, threading
+model = lewm.load(sys.argv[1])
+planner = lewm.Planner(model, samples=20, elites=4, cost=lambda latents, *_: latents[:, -1, 0])
+frame, computed = np.zeros((64, 64, 3), np.uint8), threading.Semaphore(0)
+def loop():
+    while True:
+        {work}
+        computed.release()
+threading.Thread(target=loop, daemon=True).start()
+for _ in range(20):
+    computed.acquire()
+print("done")
+"""
+    assert run(code, str(tmp_path / "model.safetensors")).strip() == "done"
+
+
 def test_build_info_is_consistent() -> None:
     info = lewm.build_info()
     assert info["version"] == lewm.__version__

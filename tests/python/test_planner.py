@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -154,7 +156,7 @@ def test_what_a_users_cost_raises_comes_out(model: lewm.Model, make: Make) -> No
         make(model, **SIZES, cost=fails).plan(FRAMES[0], GOALS[0])
     with pytest.raises(ValueError, match=r"cost: expected \(\d+,\) from the function, got \(\)"):
         make(model, **SIZES, cost=lambda *_: 1.0).plan(FRAMES[0], GOALS[0])
-    with pytest.raises(ValueError, match="could not convert"):
+    with pytest.raises(TypeError, match="cost: expected numbers from the function, got 'cheap'"):
         make(model, **SIZES, cost=lambda *_: "cheap").plan(FRAMES[0], GOALS[0])
     works = make(model, **SIZES, cost=_distance)
     assert np.isfinite(works.plan(FRAMES[0], GOALS[0]).cost)
@@ -188,6 +190,11 @@ def test_costs_of_given_candidates(model: lewm.Model, make: Make) -> None:
         ),
         ({"samples": 0}, ValueError, "samples"),
         ({"samples": 2.5}, TypeError, "samples: expected an int, got 2.5"),
+        ({"samples": 2**70}, ValueError, "samples: expected an int of 64 bits"),
+        ({"method": ["cem"]}, ValueError, "method: expected one of cem, icem, mppi, predictive, got"),
+        ({"cost": np.zeros(3)}, ValueError, "cost: expected one of final, sum, discounted or a function"),
+        ({"bounds": ("a", "b")}, TypeError, "bounds: low: expected numbers, got 'a'"),
+        ({"std": 1e39}, ValueError, "^std: expected a finite number of at least 0, in float32"),
         ({"samples": 10, "elites": 11}, ValueError, "elites"),
         ({"elites": 0}, ValueError, "elites"),
         ({"iterations": 0}, ValueError, "iterations"),
@@ -224,9 +231,17 @@ def test_costs_of_given_candidates(model: lewm.Model, make: Make) -> None:
             ValueError,
             "bounds: high: expected numbers of float32 or inf, got -inf",
         ),
-        ({"std": -1.0}, ValueError, r"^std: expected a finite number of at least 0, got -1\.0"),
-        ({"std": float("inf")}, ValueError, "^std: expected a finite number of at least 0, got inf"),
-        ({"std": float("nan")}, ValueError, "^std: expected a finite number of at least 0, got nan"),
+        ({"std": -1.0}, ValueError, "^std: expected a finite number of at least 0, in float32, got -1"),
+        (
+            {"std": float("inf")},
+            ValueError,
+            "^std: expected a finite number of at least 0, in float32, got inf",
+        ),
+        (
+            {"std": float("nan")},
+            ValueError,
+            "^std: expected a finite number of at least 0, in float32, got nan",
+        ),
         ({"return_best": 3}, TypeError, "return_best: expected True or False, got 3"),
         ({"bounds": 1.0}, ValueError, r"bounds: expected \(low, high\), got 1\.0"),
         ({"bounds": ([0, 0, 0], 1)}, ValueError, r"bounds: low: expected a number or \(2,\), got \(3,\)"),
@@ -367,3 +382,84 @@ def test_a_planner_is_shared_by_threads(planner: lewm.Planner) -> None:
     for thread in threads:
         thread.join()
     assert len(results) == 4 and all(np.array_equal(actions, expected) for actions in results.values())
+
+
+class _Owner:
+    """Refers to its planner, which refers to it by the cost, and to a controller over it."""
+
+    def __init__(self, make: Make, model: lewm.Model) -> None:
+        self.planner = make(model, **SIZES, cost=self.cost)
+        self.controller = lewm.Controller(self.planner)
+
+    def cost(self, latents: NDArray[np.float32], _: Any, goal: NDArray[np.float32]) -> Any:
+        return np.square(latents[:, -1] - goal).sum(1)
+
+
+def test_a_planner_whose_cost_refers_to_it_is_collected(model: lewm.Model, make: Make) -> None:
+    owner = _Owner(make, model)
+    owner.controller.act(FRAMES[0], GOALS[0])
+    seen = weakref.ref(owner)
+    del owner
+    gc.collect()
+    assert seen() is None
+
+
+def test_what_a_cost_raises_comes_out_where_it_was_called(model: lewm.Model) -> None:
+    def cost(latents: NDArray[np.float32], _: Any, goal: NDArray[np.float32]) -> Any:
+        if goal[0] > 0:
+            raise KeyError("mine")
+        return np.square(latents[:, -1] - goal).sum(1)
+
+    planner = lewm.Planner(model, **SIZES, cost=cost)
+    told: dict[float, set[str]] = {1.0: set(), -1.0: set()}
+
+    def plan(sign: float) -> None:
+        for _ in range(50):
+            try:
+                planner.plan_latents(LATENTS[0, :1], np.full(D, sign, np.float32))
+                told[sign].add("planned")
+            except Exception as error:
+                told[sign].add(repr(error))
+
+    threads = [threading.Thread(target=plan, args=(sign,)) for sign in told]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told == {1.0: {"KeyError('mine')"}, -1.0: {"planned"}}
+
+
+def test_a_deadline_counts_waiting_for_another_plan(model: lewm.Model) -> None:
+    began, goes_on = threading.Event(), threading.Event()
+
+    def cost(latents: NDArray[np.float32], *_: Any) -> Any:
+        began.set()
+        goes_on.wait(60)
+        return np.square(latents[:, -1]).sum(1)
+
+    planner, iterations = lewm.Planner(model, **SIZES, cost=cost), []
+    first = threading.Thread(target=planner.plan, args=(FRAMES[0], GOALS[0]))
+    second = threading.Thread(
+        target=lambda: iterations.append(planner.plan(FRAMES[0], GOALS[0], deadline=0.2).iterations)
+    )
+    first.start()
+    assert began.wait(60)
+    second.start()
+    second.join(0.4)
+    assert second.is_alive(), "two plans ran at once"
+    goes_on.set()
+    first.join()
+    second.join()
+    assert iterations == [0]
+
+
+@pytest.mark.parametrize("deadline", [None, 100.0])
+def test_a_candidate_stands_in_for_a_mean_without_a_finite_cost(
+    model: lewm.Model, make: Make, deadline: float | None
+) -> None:
+    def hole(_: Any, actions: NDArray[np.float32], __: Any) -> Any:
+        return np.where(np.abs(actions[:, 0, 0]) < 0.5, np.nan, np.abs(actions[:, 0, 0]))
+
+    options = SIZES | {"samples": 200, "elites": 60, "iterations": 1}
+    plan = make(model, **options, cost=hole).plan(FRAMES[0], GOALS[0], deadline=deadline)
+    assert plan.cost == abs(plan.actions[0, 0]) >= 0.5

@@ -58,7 +58,7 @@ def _numbers(name: str, values: Any, size: int) -> list[float]:
     return numbers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
     """A model as files hold it.
 

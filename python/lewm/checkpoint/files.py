@@ -114,10 +114,10 @@ def _read_published(weights: Path, state: dict[str, NDArray[Any]], frame_skip: i
     recorded = _recorded_frame_skip(sidecar)
     if recorded is not None:
         _check_frame_skip(frame_skip, recorded, _SIDECAR)
-    config = config_from_nodes(nodes, state, recorded or frame_skip)
     if recorded is None:
-        return Checkpoint(config, state)
+        return Checkpoint(config_from_nodes(nodes, state, frame_skip), state)
     try:
+        config = config_from_nodes(nodes, state, recorded)
         actions = sidecar.get("action_scaling")
         return Checkpoint(
             config,

@@ -109,7 +109,7 @@ def _checked_entry(name: str, entry: Any, file: str) -> tuple[str, str, list[int
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry):
         raise Error(f"{file}: {name}: expected dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if dtype not in _DTYPES:
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise Error(f"{file}: {name}: dtype: expected one of {', '.join(_DTYPES)}, got {dtype!r}")
     if not _are_sizes(shape):
         raise Error(f"{file}: {name}: shape: expected a list of sizes, got {shape!r}")

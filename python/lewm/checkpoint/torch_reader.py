@@ -96,6 +96,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
         zipfile.BadZipFile,
         zlib.error,
         EOFError,
+        OSError,
         struct.error,
         NotImplementedError,
         RuntimeError,

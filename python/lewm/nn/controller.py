@@ -82,9 +82,9 @@ class Controller:
         block, rest = divmod(self._step, self._config.frame_skip)
         return rest == 0 and (self.needs_plan or self._replan_every - block < self._context)
 
-    def act(self, frame: NDArray[np.uint8] | None, out: Floats) -> None:
-        """The next action, into ``out`` (action_dim,)."""
-        began = time.perf_counter()
+    def act(self, frame: NDArray[np.uint8] | None, out: Floats, spent: float = 0.0) -> None:
+        """The next action, into ``out`` (action_dim,); ``spent`` seconds of the deadline are over."""
+        began = time.perf_counter() - spent
         if self._goal is None:
             raise ValueError("goal: none is set; call set_goal first")
         if self.needs_frame:

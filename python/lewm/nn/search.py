@@ -218,7 +218,8 @@ class _Run:
             self._tile(self._mean[:, None], cost, 0, 1)
             self._mean_cost = np.where(self._mean_known, self._mean_cost, cost[:, 0])
         if self._limited:
-            self._settle()
+            self._prefer_start()
+        self._stand_in()
         return Found(
             self._mean, self._mean_cost, self._elite_cost, self._std, self._rank, iterations=self._completed
         )
@@ -314,7 +315,7 @@ class _Run:
         self._mean_known[problem] = search._method == "predictive_sampling"
         self._mean_cost[problem] = cost[order[0]]
 
-    # ---- what a deadline leaves --------------------------------------------------------------------------
+    # ---- what stands in for the mean ---------------------------------------------------------------------
 
     def _keep_evaluated(self, candidates: Floats, cost: Floats, first: bool) -> None:
         """After an iteration that came too late: the mean's cost may be known; in the first iteration the best
@@ -326,10 +327,13 @@ class _Run:
                 self._mean_cost[problem] = cost[problem, order[0]]
                 self._mean_known[problem] = True
 
-    def _settle(self) -> None:
-        """The warm start where the plan is worse; the best candidate where neither has a finite cost."""
+    def _prefer_start(self) -> None:
+        """With a deadline: the warm start where the plan is worse."""
         worse = np.isfinite(self._initial_cost) & ~(self._mean_cost <= self._initial_cost)
         self._mean[worse], self._mean_cost[worse] = self._initial[worse], self._initial_cost[worse]
+
+    def _stand_in(self) -> None:
+        """The best candidate where the mean has no finite cost."""
         lost = ~np.isfinite(self._mean_cost) & np.isfinite(self._best_cost)
         self._mean[lost], self._mean_cost[lost] = self._best[lost], self._best_cost[lost]
         for problem in np.flatnonzero(~np.isfinite(self._mean_cost)):

@@ -105,6 +105,14 @@ def test_an_evaluation_names_what_its_plans_began_with(model, episodes: EpisodeF
     assert not np.array_equal(states[0], states[2])
 
 
+def test_it_keeps_copies() -> None:
+    latents, actions = uniform(3, "latents", (5, 16)), uniform(4, "actions", (5, HORIZON, 10))
+    kept = lewm.RecordedActions(latents, actions)
+    expected = kept.near(latents[:1], 1)
+    latents[:], actions[:] = 0, 0
+    np.testing.assert_array_equal(kept.near(uniform(3, "latents", (5, 16))[:1], 1), expected)
+
+
 def test_what_does_not_fit_is_refused(
     model, episodes: EpisodeFile, recorded: lewm.RecordedActions, tmp_path: Path
 ) -> None:
@@ -121,6 +129,10 @@ def test_what_does_not_fit_is_refused(
         recorded.near(latents[:, 0], 0)
     with pytest.raises(ValueError, match="rest: expected at most 3 blocks, got 4"):
         recorded.warm_start(planner, latents, goals, rest=np.zeros((2, 4, 10), np.float32))
+    with pytest.raises(ValueError, match="rest: expected finite numbers, got nan"):
+        recorded.warm_start(planner, latents, goals, rest=np.full((2, 1, 10), np.nan, np.float32))
+    nothing = recorded.warm_start(planner, latents, goals, rest=np.zeros((2, 0, 10), np.float32))
+    np.testing.assert_array_equal(nothing, recorded.warm_start(planner, latents, goals))
     with pytest.raises(ValueError, match="actions: expected finite numbers, got nan"):
         lewm.RecordedActions(latents[:, 0], np.full((2, HORIZON, 10), np.nan, np.float32))
     with pytest.raises(ValueError, match="horizon: expected an int of at least 1, got 0"):
