@@ -48,9 +48,10 @@ class Execution {
     step_ = ticks_ago;
   }
 
-  // What is left of the plan from the next block on: where the next plan starts searching.
+  // What is left of the plan from the block on that begins now: where the next plan, which begins with it too, starts
+  // searching.
   lewm::Span<const float> rest() const {
-    const std::size_t from = static_cast<std::size_t>((step_ / info_.frame_skip + 1) * info_.block_dim);
+    const std::size_t from = static_cast<std::size_t>(step_ / info_.frame_skip * info_.block_dim);
     return from < actions_.size() ? lewm::Span<const float>(actions_.data() + from, actions_.size() - from)
                                   : lewm::Span<const float>();
   }

@@ -1,5 +1,6 @@
 // The C interface: camera frames in, environment actions out.
 #include "capi/support.h"
+#include "plan/clock.h"
 
 using namespace lewm;
 using namespace lewm::capi;
@@ -23,7 +24,7 @@ Fit fit_of(lewm_fit fit) {
 // 0: dense. Rows must not overlap.
 std::ptrdiff_t checked_stride(std::ptrdiff_t row_stride, std::int64_t row_bytes) {
   if (row_stride == 0) return static_cast<std::ptrdiff_t>(row_bytes);
-  if (row_stride < row_bytes && -row_stride < row_bytes) {
+  if (row_stride < row_bytes && row_stride > -row_bytes) {
     throw Error(Status::invalid_argument, "row_stride: expected 0 or at least " + std::to_string(row_bytes) +
                                               " bytes either way, got " + std::to_string(row_stride));
   }
@@ -136,7 +137,7 @@ lewm_status lewm_controller_set_goal(lewm_controller* controller, const uint8_t*
     need("controller", controller);
     need_host("pixels", controller->device, pixels);
     const std::uint8_t* goal = controller->model_frame(pixels, row_stride);
-    return finish(controller->controller.set_goal(goal), controller->controller.message());
+    return finish(controller->controller.set_goal(goal), controller->controller);
   });
 }
 
@@ -144,19 +145,20 @@ lewm_status lewm_controller_set_goal_latent(lewm_controller* controller, const f
   return guarded([&] {
     need("controller", controller);
     need_host("latent", controller->device, latent);
-    return finish(controller->controller.set_goal_latent(latent), controller->controller.message());
+    return finish(controller->controller.set_goal_latent(latent), controller->controller);
   });
 }
 
 lewm_status lewm_controller_act(lewm_controller* controller, const uint8_t* pixels, ptrdiff_t row_stride,
                                 float* action) {
   return guarded([&] {
+    const double start = seconds(Clock{});
     need("controller", controller);
     const bool looks = controller->controller.needs_frame();
     need_host("pixels", controller->device, pixels);
     need_host("action", controller->device, action);
     const std::uint8_t* frame = looks ? controller->model_frame(pixels, row_stride) : nullptr;
-    return finish(controller->controller.act(frame, action), controller->controller.message());
+    return finish(controller->controller.act(frame, action, seconds(Clock{}) - start), controller->controller);
   });
 }
 

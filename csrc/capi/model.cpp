@@ -56,12 +56,12 @@ lewm_status lewm_model_open(const char* path, const lewm_model_config* config, l
     auto opened = std::make_unique<lewm_model>(
         lewm_model{Model::open(path, precision, isa, encoder_precision), nullptr, {chosen.log, chosen.log_context}});
     if (on_gpu(chosen.device)) opened->device = Device::upload(*opened->model, chosen.device_index);
-    char line[512];
-    std::snprintf(line, sizeof line, "lewm " LEWM_VERSION_STRING ": %s: %s on %s, %.1f MB of weights", path,
+    char chosen_for_it[128];
+    std::snprintf(chosen_for_it, sizeof chosen_for_it, ": %s on %s, %.1f MB of weights",
                   opened->device ? "bf16" : kPrecisionNames[static_cast<int>(precision)],
                   opened->device ? "cuda" : cpu::isa_name(isa),
                   static_cast<double>(opened->model->weight_bytes()) / 1e6);
-    opened->log(line);
+    opened->log(("lewm " LEWM_VERSION_STRING ": " + std::string(path) + chosen_for_it).c_str());
     *model = opened.release();
     return LEWM_OK;
   });
@@ -136,14 +136,14 @@ void lewm_workspace_destroy(lewm_workspace* workspace) { delete workspace; }
 lewm_status lewm_encode_u8(lewm_workspace* workspace, const uint8_t* frames, int64_t n, float* latents) {
   return guarded([&] {
     need("workspace", workspace);
-    return finish(workspace->workspace.encode(frames, n, latents), workspace->workspace.message());
+    return finish(workspace->workspace.encode(frames, n, latents), workspace->workspace);
   });
 }
 
 lewm_status lewm_encode_f32(lewm_workspace* workspace, const float* frames, int64_t n, float* latents) {
   return guarded([&] {
     need("workspace", workspace);
-    return finish(workspace->workspace.encode(frames, n, latents), workspace->workspace.message());
+    return finish(workspace->workspace.encode(frames, n, latents), workspace->workspace);
   });
 }
 
@@ -157,7 +157,7 @@ lewm_status lewm_encode_frames(lewm_workspace* workspace, lewm_resizer* resizer,
       throw Error(Status::invalid_argument, "resizer: expected one of the workspace's model");
     }
     return finish(workspace->workspace.encode(resizer->resizer, resizer->on_device.get(), frames, n, latents),
-                  workspace->workspace.message());
+                  workspace->workspace);
   });
 }
 
@@ -175,8 +175,7 @@ lewm_status lewm_rollout(lewm_workspace* workspace, const lewm_history* history,
   return guarded([&] {
     need("workspace", workspace);
     const History seen = history_of(read("history", history));
-    return finish(workspace->workspace.rollout(seen, actions, samples, horizon, latents),
-                  workspace->workspace.message());
+    return finish(workspace->workspace.rollout(seen, actions, samples, horizon, latents), workspace->workspace);
   });
 }
 
@@ -185,7 +184,6 @@ lewm_status lewm_cost(lewm_workspace* workspace, const lewm_history* history, co
   return guarded([&] {
     need("workspace", workspace);
     const History seen = history_of(read("history", history));
-    return finish(workspace->workspace.cost(seen, goals, actions, samples, horizon, cost),
-                  workspace->workspace.message());
+    return finish(workspace->workspace.cost(seen, goals, actions, samples, horizon, cost), workspace->workspace);
   });
 }

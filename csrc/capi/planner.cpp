@@ -144,7 +144,7 @@ lewm_status lewm_plan(lewm_planner* planner, const lewm_plan_request* request, l
     PlanResult out = result_of(read("result", result));
     const Status status = planner->planner->plan(wanted, out);
     if (status == Status::ok) write_back(out, result);
-    return finish(status, planner->planner->message());
+    return finish(status, *planner->planner);
   });
 }
 
@@ -156,7 +156,7 @@ lewm_status lewm_plan_frames(lewm_planner* planner, const uint8_t* frames, const
     PlanResult out = result_of(read("result", result));
     const Status status = planner->planner->plan_frames(frames, goals, wanted, out);
     if (status == Status::ok) write_back(out, result);
-    return finish(status, planner->planner->message());
+    return finish(status, *planner->planner);
   });
 }
 
@@ -170,7 +170,7 @@ lewm_status lewm_planner_cost(lewm_planner* planner, const lewm_plan_request* re
     looked_at.problem_ids = nullptr;
     looked_at.deadline = 0;
     const PlanRequest wanted = request_of(looked_at);
-    return finish(planner->planner->evaluate(wanted, actions, samples, cost), planner->planner->message());
+    return finish(planner->planner->evaluate(wanted, actions, samples, cost), *planner->planner);
   });
 }
 
@@ -200,7 +200,7 @@ lewm_status lewm_plan_async(lewm_background* background, const lewm_plan_request
     need_host("latents", background->device, wanted.latents);
     need_host("goals", background->device, wanted.goals);
     need_host_request(background->device, wanted);
-    return finish(background->background.submit(wanted, ticket), background->background.message());
+    return finish(background->background.submit(wanted, ticket), background->background);
   });
 }
 
@@ -212,8 +212,7 @@ lewm_status lewm_plan_async_frames(lewm_background* background, const uint8_t* f
     need_host("frames", background->device, frames);
     need_host("goals", background->device, goals);
     need_host_request(background->device, wanted);
-    return finish(background->background.submit_frames(frames, goals, wanted, ticket),
-                  background->background.message());
+    return finish(background->background.submit_frames(frames, goals, wanted, ticket), background->background);
   });
 }
 

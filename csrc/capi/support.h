@@ -42,9 +42,10 @@ inline lewm_status fail(Status status, const char* message) {
   return static_cast<lewm_status>(status);
 }
 
-// The status of a core call, its message where it failed.
-inline lewm_status finish(Status status, const char* message) {
-  return status == Status::ok ? LEWM_OK : fail(status, message);
+// The status of a call of `core`, its message where it failed.
+template <class Core>
+lewm_status finish(Status status, const Core& core) {
+  return status == Status::ok ? LEWM_OK : fail(status, core.message());
 }
 
 // Runs a body that returns lewm_status; every exception becomes a status and this thread's message.

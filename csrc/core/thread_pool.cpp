@@ -142,8 +142,9 @@ ThreadPool::~ThreadPool() {
     state_->stop();
     return;
   }
-  // In a forked child the workers do not exist: there is nothing to join.
-  for (std::thread& worker : state_->workers) worker.detach();
+  // In a forked child the workers do not exist, and their handles may by now be those of other threads: kept,
+  // untouched.
+  (void)state_.release();
 }
 
 int ThreadPool::threads() const { return static_cast<int>(state_->workers.size()) + 1; }

@@ -51,8 +51,8 @@ BackgroundPlanner::BackgroundPlanner(std::shared_ptr<Planner> planner, const Thr
 }
 
 BackgroundPlanner::~BackgroundPlanner() {
-  if (getpid() != owner_) {  // a forked child has no such thread
-    thread_.detach();
+  if (getpid() != owner_) {               // a forked child has no such thread; its handle may by now be that of another
+    new std::thread(std::move(thread_));  // kept, untouched
     return;
   }
   stop_.store(true);

@@ -23,8 +23,8 @@ std::string default_path() {
   }
 #endif
   std::error_code ignored;
-  if (std::filesystem::exists(folder / kFileName, ignored)) return (folder / kFileName).string();
-  return (folder / "lib" / kFileName).string();
+  const std::filesystem::path in_a_wheel = folder / "lib" / kFileName;
+  return (std::filesystem::exists(in_a_wheel, ignored) ? in_a_wheel : folder / kFileName).string();
 }
 
 // The table of an open library, or why there is none.

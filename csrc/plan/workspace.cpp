@@ -109,7 +109,7 @@ Status Workspace::check(const History& seen, const float* actions, std::int64_t 
 Status Workspace::rollout(const History& seen, const float* actions, std::int64_t samples, std::int64_t horizon,
                           float* latents) noexcept {
   Status status = check(seen, actions, samples, horizon);
-  if (status == Status::ok) status = checks_.present("latents_out", latents);
+  if (status == Status::ok) status = checks_.present("latents", latents);
   if (status != Status::ok) return status;
   if (device_) return from_device(device_->rollout(as_seen(seen), actions, samples, horizon, latents, stream_));
   Rollout& rollout = host_->rollout;

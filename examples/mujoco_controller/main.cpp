@@ -156,6 +156,9 @@ int run(int argc, char** argv) {
   if (cost != "final" && cost != "sum") throw std::runtime_error("cost: expected final or sum, got " + cost);
   config.cost_mode = cost == "sum" ? LEWM_COST_SUM : LEWM_COST_FINAL;
   options.finish();
+  if (steps < 1 || rate < 1 || episode_steps < 1) {
+    throw std::runtime_error("steps, rate, episode: expected at least 1");
+  }
 
   lewm::check_version();
   lewm::Model model(argv[1]);

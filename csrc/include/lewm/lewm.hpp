@@ -223,7 +223,10 @@ class Workspace {
     lewm_history history = detail::sized<lewm_history>();
     history.context = static_cast<std::int64_t>(latents.size()) / info_.latent_dim;
     if (history.context < 1) throw Error(LEWM_INVALID_ARGUMENT, "latents: expected at least one latent");
-    if (samples < 1 || horizon < 1) throw Error(LEWM_INVALID_ARGUMENT, "samples, horizon: expected at least 1");
+    constexpr std::int64_t kMost = std::int64_t{1} << 31;
+    if (samples < 1 || horizon < 1 || samples > kMost || horizon > kMost / samples) {
+      throw Error(LEWM_INVALID_ARGUMENT, "samples, horizon: expected at least 1, and at most 2^31 blocks together");
+    }
     detail::need_size("latents", latents, history.context * info_.latent_dim);
     detail::need_size("past_actions", past_actions, (history.context - 1) * info_.block_dim);
     detail::need_size("actions", actions, samples * horizon * info_.block_dim);
@@ -241,10 +244,11 @@ class Resizer {
  public:
   Resizer(const Model& model, std::int64_t width, std::int64_t height, lewm_pixel_format format = LEWM_RGB,
           lewm_fit fit = LEWM_STRETCH)
-      : image_(model.frame_size()), source_size_(static_cast<std::size_t>(width * height * channels(format))) {
+      : image_(model.frame_size()) {
     lewm_resizer* resizer = nullptr;
     detail::check(lewm_resizer_create(model.get(), width, height, format, fit, &resizer));
     handle_.reset(resizer);
+    source_size_ = static_cast<std::size_t>(width * height * channels(format));
   }
 
   // Valid until the next call. row_stride: bytes; 0: dense.
