@@ -132,7 +132,7 @@ class Solver:
             raise ValueError(
                 "info_dict: expected 'action_history' with the executed blocks beside several context frames"
             )
-        warm_start = None if init_action is None else np.asarray(init_action, dtype=np.float32)
+        warm_start = None if init_action is None else _array(init_action).astype(np.float32)
         plan = self._planner.plan_latents(
             latents, goal, past_actions=past, warm_start=warm_start, plan_index=self.plans
         )
@@ -160,7 +160,7 @@ class Solver:
             key: value[:, 0] for key, value in info_dict.items() if hasattr(value, "ndim") and value.ndim > 1
         }
         latents, goal, past = self._observe(context)
-        candidates = np.ascontiguousarray(action_candidates, dtype=np.float32)
+        candidates = np.ascontiguousarray(_array(action_candidates), dtype=np.float32)
         frames = latents.shape[1]
         if past is not None or frames == 1:
             return torch.from_numpy(self.model.cost(latents, goal, candidates, past_actions=past))
@@ -185,15 +185,20 @@ class Solver:
         latents = self._encode("pixels", info["pixels"])
         goal = self._encode("goal", info["goal"])[:, -1]
         history = info.get("action_history")
-        past = None if history is None or latents.shape[1] == 1 else np.asarray(history, dtype=np.float32)
+        past = None if history is None or latents.shape[1] == 1 else _array(history).astype(np.float32)
         return latents, goal, past
 
     def _encode(self, name: str, frames: Any) -> Array:
         """(n, C, ...) frames -> (n, C, D) latents."""
-        array = np.asarray(frames)
+        array = _array(frames)
         if array.ndim != 5:
             raise ValueError(f"{name}: expected (n, frames, ...) images, got {array.shape}")
         flat = array.reshape(-1, *array.shape[2:])
         if flat.dtype != np.uint8:
             flat = flat.astype(np.float32, copy=False)
         return self.model.encode(flat).reshape(*array.shape[:2], -1)
+
+
+def _array(values: Any) -> Array:
+    """A tensor of any device, followed by autograd or not, or an array."""
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)

@@ -76,6 +76,9 @@ def test_files_are_replaced_together(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
     with pytest.raises(IsADirectoryError, match="folder"), replace_files(*paths, tmp_path):
         pass
+    nowhere = tmp_path / "missing" / "c"
+    with pytest.raises(FileNotFoundError, match="c: there is no folder"), replace_files(*paths, nowhere):
+        pass
     assert contents(tmp_path) == before
     with replace_files(*paths) as files:
         for file in files:

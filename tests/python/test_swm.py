@@ -61,6 +61,8 @@ def test_costs_of_one_frame(model: lewm.Model) -> None:
     actions = blocks(N, S, H)
     costs = lewm.swm.Solver(model).get_cost(expanded(info), actions)
     np.testing.assert_array_equal(costs, model.cost(latents, goal, actions.numpy()))
+    followed = lewm.swm.Solver(model).get_cost(expanded(info), actions.clone().requires_grad_())
+    assert torch.equal(followed, costs)
 
 
 def test_costs_in_the_released_layout_take_past_blocks_from_the_candidates(model: lewm.Model) -> None:
@@ -87,7 +89,8 @@ def test_plans_are_those_of_a_planner_with_the_same_settings(model: lewm.Model) 
     info, latents, goal = scene(model, 3)
     past, start = blocks(N, 2), blocks(N, 3)
     for index, warm in enumerate((start, None)):
-        outputs = solver({**info, "action_history": past}, init_action=warm)
+        followed = None if warm is None else warm.clone().requires_grad_()  # by autograd
+        outputs = solver({**info, "action_history": past}, init_action=followed)
         plan = planner.plan_latents(
             latents,
             goal,

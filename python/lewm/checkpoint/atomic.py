@@ -36,6 +36,8 @@ def replace_files(*paths: str | os.PathLike[str]) -> Iterator[Sequence[BinaryIO]
     for target in targets:
         if target.is_dir():
             raise IsADirectoryError(f"{target}: expected a file, got a folder")
+        if not target.parent.is_dir():
+            raise FileNotFoundError(f"{target}: there is no folder {target.parent}")
     try:
         with ExitStack() as opened:
             files = [opened.enter_context(temporary.open("xb")) for temporary in temporaries]
