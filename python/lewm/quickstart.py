@@ -27,14 +27,16 @@ from lewm.config import LeWMConfig
 from lewm.data.collection import collect
 from lewm.envs import environment_class
 from lewm.evaluation import Evaluation, evaluate, write_report
+from lewm.evaluation.tasks import PAPER_EPISODES
 from lewm.report import write_html
 from lewm.training import make_config
+from lewm.training.config import CLONING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-__all__ = ["QuickstartResult", "Settings", "default_settings", "quickstart"]
+__all__ = ["QuickstartResult", "Settings", "check_settings", "default_settings", "quickstart"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -145,7 +147,7 @@ def quickstart(
         lewm.Error: the folder holds a quickstart with other settings, or a stage failed.
     """
     settings = settings or Settings()
-    _check(settings)
+    check_settings(settings)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     _hold_settings(out / "settings.json", settings)
@@ -164,8 +166,12 @@ def quickstart(
     return QuickstartResult(_report(out, settings, result), result)
 
 
-def _check(settings: Settings) -> None:
-    """Refuses now what a later stage would refuse after minutes of collecting and training."""
+def check_settings(settings: Settings) -> None:
+    """Refuses now what a later stage would refuse after minutes of collecting and training.
+
+    Raises:
+        ValueError, TypeError: a setting is out of range or unknown; the message names it.
+    """
     planner = settings.planner
     counts = {
         name: getattr(settings, name)
@@ -178,6 +184,10 @@ def _check(settings: Settings) -> None:
         at_least(name, count)
     for name in ("seed", "proposals"):
         at_least(name, getattr(settings, name), 0)
+    for name in sorted({"out", "data", "progress", "resume", "overwrite", "encoder"} & set(settings.train)):
+        raise ValueError(f"train: {name}: a quickstart has its own")
+    if settings.train.get("objective") == CLONING:
+        raise ValueError(f"train: objective: expected a world model to plan with, got {CLONING}")
     kind = environment_class(settings.env)
     if settings.policy is not None:
         kind.make_policy(settings.policy)
@@ -185,6 +195,12 @@ def _check(settings: Settings) -> None:
     if settings.goal_offset > longest:
         raise ValueError(
             f"goal_offset: expected at most {longest} in {settings.env}, got {settings.goal_offset}"
+        )
+    starts = settings.eval_recorded * (longest + 1 - settings.goal_offset)
+    needed = max(PAPER_EPISODES, settings.eval_episodes)
+    if starts < needed:
+        raise ValueError(
+            f"eval_recorded: expected episodes with {needed} starts, {settings.eval_recorded} have at most {starts}"
         )
     model = make_config(preset=settings.preset, overrides=_overrides(settings)).model
     if model.image_size != settings.image_size:

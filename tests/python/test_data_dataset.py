@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
+import signal
 from pathlib import Path
 
 import h5py
@@ -381,6 +383,32 @@ def test_a_batch_stays_while_the_next_is_asked_for(tmp_path: Path) -> None:
         before = windows, batch
         addresses.add(batch["pixels"].data_ptr())
     assert len(addresses) < 10  # the same memory again
+
+
+def test_a_signal_to_all_processes_of_a_job_leaves_its_readers_alone(tmp_path: Path) -> None:
+    data = TrajectoryDataset(write(tmp_path / "a.h5", columns_of()), FRAMES, SKIP, in_memory=False)
+    batches = [[index % len(data)] for index in range(40)]
+    read = 0
+    for windows, batch in zip(batches, read_batches(data, batches, workers=2), strict=True):
+        if read == 5:
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid, signal.SIGTERM)
+        assert torch.equal(batch["pixels"], data[windows]["pixels"])
+        read += 1
+    assert read == len(batches)
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_frames_behind_an_external_link_are_those_of_the_other_file(tmp_path: Path, in_memory: bool) -> None:
+    whole = write(tmp_path / "whole.h5", columns_of())
+    path = write(tmp_path / "a.h5", {name: rows for name, rows in columns_of().items() if name != "pixels"})
+    with h5py.File(path, "r+") as file:
+        file["pixels"] = h5py.ExternalLink("whole.h5", "/pixels")
+    linked, own = (
+        TrajectoryDataset(each, FRAMES, SKIP, in_memory=in_memory or each == whole) for each in (path, whole)
+    )
+    for index in range(len(own)):
+        assert torch.equal(linked[index]["pixels"], own[index]["pixels"])
 
 
 def test_frames_go_only_where_they_fit(tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ import pytest
 
 import lewm
 from lewm.data import EpisodeFile, EpisodeWriter
-from lewm.data.journal import journal_path, recover
+from lewm.data.journal import JournaledFile, journal_path, recover
 from lewm.data.writer import COMPRESSIONS
 from processes import environment
+from test_atomic import largest_file
 from test_data_journal import interrupted_commit
 
 
@@ -364,8 +365,63 @@ def test_a_file_that_cannot_grow_is_refused(tmp_path: Path) -> None:
         for name, values in episode(7).items():
             file[name] = values
         file["ep_len"], file["ep_offset"] = np.array([7]), np.array([0])
+    with pytest.raises(lewm.Error, match=r"ep_len: expected \(E,\) integers made to grow, got \(1,\) int64"):
+        EpisodeWriter(path)
+    with h5py.File(path, "r+") as file:
+        del file["ep_len"], file["ep_offset"]
+        for name, value in (("ep_len", 7), ("ep_offset", 0)):
+            file.create_dataset(name, data=np.array([value], np.uint8), maxshape=(None,))
     with pytest.raises(lewm.Error, match="was not made to grow, the file cannot be continued"):
         EpisodeWriter(path)
+
+
+def test_numbers_beyond_the_types_of_lengths_and_offsets_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        for name, values in episode(7).items():
+            file.create_dataset(name, data=values, maxshape=(None, *values.shape[1:]))
+        for name, value in (("ep_len", 7), ("ep_offset", 0)):
+            file.create_dataset(name, data=np.array([value], np.uint8), maxshape=(None,))
+    with EpisodeWriter(path) as writer:
+        with pytest.raises(ValueError, match=r"ep_len: .* holds numbers up to 255, got 300"):
+            writer.write_episode(episode(300, 1))
+        writer.write_episode(episode(250, 2))
+        with pytest.raises(ValueError, match=r"ep_offset: .* holds numbers up to 255, got 257"):
+            writer.write_episode(episode(5, 3))
+    assert_holds(path, [episode(7), episode(250, 2)])
+
+
+@pytest.mark.parametrize("size", [40_000, 200_000])
+def test_a_full_disk_is_an_error_and_costs_no_finished_episode(tmp_path: Path, size: int) -> None:
+    path, written = tmp_path / "a.h5", []
+    with pytest.raises(OSError, match="too large"), EpisodeWriter(path) as writer, largest_file(size):
+        for seed in range(20):
+            columns = episode(40, seed)
+            writer.write_episode(columns)
+            written.append(columns)
+    assert path.exists() == bool(written) and (size < 100_000) == (not written)
+    if written:
+        assert_holds(path, written)
+    with EpisodeWriter(path) as writer:
+        writer.write_episode(episode(5, 99))
+    assert_holds(path, [*written, episode(5, 99)])
+
+
+def test_ctrl_c_waits_for_the_end_of_an_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.h5"
+    with EpisodeWriter(path) as writer:
+        writer.write_episode(episode(5))
+        write = JournaledFile.write
+
+        def interrupted(file: JournaledFile, data: object) -> int:
+            signal.raise_signal(signal.SIGINT)
+            return write(file, data)
+
+        monkeypatch.setattr(JournaledFile, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            writer.write_episode(episode(7, 1))
+        monkeypatch.undo()
+    assert_holds(path, [episode(5), episode(7, 1)])
 
 
 _ENDLESS_WRITER = textwrap.dedent(

@@ -205,6 +205,8 @@ def test_the_page_does_not_replace_results(run, tmp_path, capsys):
 
 def test_text_is_escaped_and_bars_are_to_scale():
     assert "<b>" not in table(["<b>"], [["<b>"]])
+    assert "<svg" not in table(["a"], [["<svg onload=alert(1)>"]])
+    assert "<svg" in table(["a"], [[interval_bar(0.5, 0.25, 0.75)]])
     bar = interval_bar(0.5, 0.25, 0.75)
     assert 'rect width="120.0"' in bar and "M60.0 9H180.0" in bar
 

@@ -173,6 +173,15 @@ def test_overwrite_starts_anew(data, tmp_path):
         result = lewm.train(data=data, out=tmp_path / "run", overwrite=True, **{**TINY_RUN, "steps": steps})
         assert result.steps == steps
         assert list(losses(tmp_path / "run")) == list(range(1, steps + 1))
+    assert result.model_file.is_file()
+    cloning = {**TINY_RUN, "steps": 1, "objective": "gcbc", "goal_blocks": 2}
+    assert (
+        lewm.train(data=data, out=tmp_path / "run", overwrite=True, **cloning).model_file.name == "model.pt"
+    )
+    assert not result.model_file.exists() and not list((tmp_path / "run" / "published").iterdir())
+    (tmp_path / "run" / "checkpoints" / "last.pt").unlink()
+    with pytest.raises(lewm.Error, match="holds a run already"):
+        lewm.train(data=data, out=tmp_path / "run", **TINY_RUN)
 
 
 def test_a_run_outlives_an_overwriting_that_is_refused(data, tmp_path):

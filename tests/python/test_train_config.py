@@ -36,6 +36,14 @@ def test_overrides_win_over_the_file_and_the_file_over_the_preset(tmp_path):
     assert (config.batch_size, config.model.encoder_dim) == (tiny.batch_size, tiny.model.encoder_dim)
 
 
+def test_the_preset_that_is_named_last_counts(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("preset: tiny\n")
+    paper = make_config(preset="paper")
+    assert make_config(file, preset="paper") == paper == make_config(file, overrides={"preset": "paper"})
+    assert make_config(file, preset="paper", overrides={"preset": "tiny"}) == make_config(file)
+
+
 def test_base_is_kept_where_nothing_overrides_it():
     base = make_config(preset="tiny", overrides={"seed": 5, "model.history": 2})
     config = make_config(base=base, overrides={"model": {"patch_size": 16}})
@@ -54,6 +62,12 @@ def test_overrides_are_yaml_scalars():
     parsed = parse_overrides(words)
     assert parsed == {"lr": "1e-3", "steps": 10, "compile": True, "data": "a=b.h5", "model.history": 2}
     assert make_config(overrides=parsed).lr == 1e-3
+
+
+def test_texts_are_taken_as_they_stand():
+    words = ["out=runs/trial #2", "data=2024-05-01", "precision=on", "preset=none"]
+    expected = {"out": "runs/trial #2", "data": "2024-05-01", "precision": "on", "preset": "none"}
+    assert parse_overrides(words) == expected
 
 
 @pytest.mark.parametrize("word", ["lr", "=3", "lr=[1"])
@@ -85,6 +99,7 @@ def test_malformed_overrides_are_refused(word):
         ({"epochs": float("inf")}, ValueError, "epochs: expected a finite number, got inf"),
         ({"num_proj": 2_000_000_000}, ValueError, "num_proj: expected at most 1048576, got 2000000000"),
         ({"knots": 2_000_000_000}, ValueError, "knots: expected at most 1048576, got 2000000000"),
+        ({"threads": 100_000}, ValueError, "threads: expected at most 1024, got 100000"),
         ({"dropout": 1.0}, ValueError, r"dropout: expected in \[0, 1\), got 1\.0"),
         ({"batch_size": 0}, ValueError, "batch_size: expected at least 1, got 0"),
         ({"precision": "fp8"}, ValueError, "precision: expected one of"),

@@ -10,7 +10,7 @@ from typing import Any
 from lewm.cli.eval import ProgressBars
 from lewm.envs import ENVIRONMENTS
 from lewm.evaluation import format_table
-from lewm.quickstart import Settings, default_settings, quickstart
+from lewm.quickstart import Settings, check_settings, default_settings, quickstart
 from lewm.report.sources import remember_command
 from lewm.training import parse_overrides
 
@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
             bars.close()
             print(line, flush=True)
 
+        check_settings(settings)
         folder = args.out or _default_folder(settings)
         folder.mkdir(parents=True, exist_ok=True)
         remember_command(folder, args.command_line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -49,11 +50,17 @@ def read_batches(
         "num_workers": workers,
         "pin_memory": pin,
         "generator": torch.Generator(),  # torch's own generator belongs to the model: resuming is exact
+        "worker_init_fn": _leave_ending_to_the_parent,
     }
     if workers and reuse and not pin:
         return _reused(dataset, batches, {**options, "prefetch_factor": _AHEAD})
     source: DataLoader[dict[str, Tensor]] = DataLoader(dataset, sampler=batches, **options)
     return iter(source) if workers else ahead(source)
+
+
+def _leave_ending_to_the_parent(_: int) -> None:
+    """In a worker: a signal to all of a job's processes ends the parent in good order, and the workers after it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class _Slots(Dataset[tuple[int, int, dict[str, Tensor]]]):

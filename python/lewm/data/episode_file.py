@@ -156,7 +156,8 @@ class EpisodeFile:
         if name not in self._layouts:
             with hdf5_errors(f"{self.path}: {name} cannot be read"):
                 column = self.column(name)
-                self._layouts[name] = column.shape[1:], column.dtype, _RawPlaces.of(column)
+                here = Path(column.file.filename).samefile(self.path)  # not behind an external link
+                self._layouts[name] = column.shape[1:], column.dtype, _RawPlaces.of(column) if here else None
 
     # ---- handles -------------------------------------------------------------------------------------------
 

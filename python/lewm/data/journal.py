@@ -16,7 +16,8 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -189,8 +190,11 @@ class JournaledFile(io.RawIOBase):
         self._size = self._committed
         self._position = 0
         self._pages: dict[int, bytearray] = {}  # changed pages of the committed part
+        self._failed: OSError | None = None
 
     # ---- the file object that h5py calls -----------------------------------------------------------------
+    # HDF5 does not survive a write that fails, of a full disk say: it is told that all went well, and the next commit
+    # raises what happened.
 
     def readable(self) -> bool:
         """True."""
@@ -217,7 +221,8 @@ class JournaledFile(io.RawIOBase):
     def truncate(self, size: int | None = None) -> int:
         """See io.RawIOBase. The committed part is cut at the next commit only."""
         self._size = self._position if size is None else size
-        os.ftruncate(self._descriptor, max(self._size, self._committed))
+        with self._failures_kept():
+            os.ftruncate(self._descriptor, max(self._size, self._committed))
         return self._size
 
     def readinto(self, buffer: Any) -> int:
@@ -227,6 +232,9 @@ class JournaledFile(io.RawIOBase):
         done = 0
         while done < wanted:
             count = os.preadv(self._descriptor, [view[done:wanted]], self._position + done)
+            if count == 0 and self._failed is not None:  # it never got there
+                view[done:wanted] = bytes(wanted - done)
+                break
             if count == 0:
                 raise Error(f"{self.path}: the file was cut while it was being written")
             done += count
@@ -250,10 +258,18 @@ class JournaledFile(io.RawIOBase):
             within = start - page * self._PAGE
             content = self._page(page)
             content[within : within + end - start] = view[start - self._position : end - self._position]
-        _write_all(self._descriptor, view[held:], self._position + held)
+        with self._failures_kept():
+            _write_all(self._descriptor, view[held:], self._position + held)
         self._position += len(view)
         self._size = max(self._size, self._position)
         return len(view)
+
+    @contextmanager
+    def _failures_kept(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._failed = self._failed or error
 
     def _pages_in(self, offset: int, length: int) -> range:
         return range(offset // self._PAGE, -(-(offset + length) // self._PAGE)) if length else range(0)
@@ -275,7 +291,12 @@ class JournaledFile(io.RawIOBase):
 
         Args:
             durable: also wait for the disk, so that the state outlives a power failure, not just this process.
+
+        Raises:
+            OSError: something could not be written since the last commit, which stays the committed state for good.
         """
+        if self._failed is not None:
+            raise self._failed
         if durable:
             os.fsync(self._descriptor)
         if self._pages or self._size < self._committed:

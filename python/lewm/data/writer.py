@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
+import signal
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -68,6 +71,7 @@ class EpisodeWriter:
         self._columns: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
         self._episodes = 0
         self._rows = 0
+        self._most = {name: int(np.iinfo(dtype).max) for name, dtype in _BOOKKEEPING.items()}
         self._half_written = False  # an episode: the file's state is not to be committed
         self._one_at_a_time = threading.RLock()
         self._lock: WriterLock | None = WriterLock(self.path)
@@ -104,15 +108,17 @@ class EpisodeWriter:
             ValueError: lengths differ, a column is missing, new or of another shape, an action is not finite, or a
                 number does not fit the file's type.
             TypeError: pixels are not uint8, or a column does not hold numbers.
+            OSError: the disk is full, or another reason not to write: this and all later episodes are left out.
         """
         arrays = _checked_episode(columns)
-        with self._one_at_a_time:
+        with self._one_at_a_time, _interrupts_held_back():
             if self._lock is None:
                 raise ValueError("write_episode: the writer is closed")
             if not self._columns:
                 self._create(arrays)
             else:
                 self._require_same_columns(arrays)
+                self._require_countable(len(arrays["action"]))
                 self._open_file()
                 self._half_written = True
                 self._append_episode(arrays)
@@ -129,7 +135,7 @@ class EpisodeWriter:
 
     def close(self) -> None:
         """Finishes the file and waits for the disk; an episode that failed half-way is left out. Twice is fine."""
-        with self._one_at_a_time:
+        with self._one_at_a_time, _interrupts_held_back():
             self._close()
 
     def _close(self) -> None:
@@ -184,8 +190,9 @@ class EpisodeWriter:
         self._journal.commit()
 
     def _create(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """A file of this episode alone; it appears under its name when it is complete."""
-        with replace_file(self.path) as target, h5py.File(target.name, "w") as file:
+        """A file of this episode alone, made in memory: HDF5 does not survive a disk that is full."""
+        content = io.BytesIO()
+        with h5py.File(content, "w") as file:
             for name, value in self._attributes.items():
                 file.attrs[name] = value
             for name, array in arrays.items():
@@ -194,6 +201,8 @@ class EpisodeWriter:
                 self._create_column(file, name, (), np.dtype(dtype))
             self._datasets = dict(file.items())
             self._append_episode(arrays)
+        with replace_file(self.path) as target:
+            target.write(content.getbuffer())
         self._columns = {name: (array.shape[1:], array.dtype) for name, array in arrays.items()}
 
     def _create_column(
@@ -219,7 +228,14 @@ class EpisodeWriter:
             if missing:
                 raise Error(f"{self.path}: no column {missing[0]!r}, there are {sorted(file)}")
             self._require_same_attributes(file)
+            for name in _BOOKKEEPING:
+                kept = file[name]
+                if kept.ndim != 1 or kept.dtype.kind not in "iu" or kept.maxshape[0] is not None:
+                    raise Error(
+                        f"{self.path}: {name}: expected (E,) integers made to grow, got {kept.shape} {kept.dtype}"
+                    )
             lengths, offsets = file["ep_len"][:], file["ep_offset"][:]
+            self._most = {name: int(np.iinfo(file[name].dtype).max) for name in _BOOKKEEPING}
             ends = np.concatenate([[0], np.cumsum(lengths)])
             if not np.array_equal(offsets, ends[:-1]):
                 raise Error(f"{self.path}: ep_len and ep_offset do not describe episodes laid end to end")
@@ -243,6 +259,11 @@ class EpisodeWriter:
             if held != value:
                 raise ValueError(f"{name}: {self.path} was written with {held!r}, got {value!r}")
 
+    def _require_countable(self, length: int) -> None:
+        for name, number in (("ep_len", length), ("ep_offset", self._rows)):
+            if number > self._most[name]:
+                raise ValueError(f"{name}: {self.path} holds numbers up to {self._most[name]}, got {number}")
+
     def _require_same_columns(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         if set(arrays) != set(self._columns):
             raise ValueError(f"columns: expected {sorted(self._columns)}, got {sorted(arrays)}")
@@ -255,6 +276,22 @@ class EpisodeWriter:
             outside = _outside(array, dtype)
             if outside.size:
                 raise ValueError(f"{name}: expected numbers that fit {dtype}, got {outside[0]}")
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C counts when the block has ended: HDF5 does not survive an exception in a file object that it calls."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: came.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+        if came.is_set():
+            signal.raise_signal(signal.SIGINT)
 
 
 def _outside(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

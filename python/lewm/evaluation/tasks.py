@@ -81,6 +81,10 @@ def draw_tasks(
     rows = file.offsets[episode] + step
     try:
         states = env.states_from_columns(_small_columns(file))
+        if states.ndim != 2 or states.shape[1] != env.state_dim:
+            raise Error(
+                f"{file.path}: state: expected (N, {env.state_dim}) as {env.env_id} has it, got {states.shape}"
+            )
     except KeyError as error:
         raise Error(f"{file.path}: {error.args[0]}") from None
     solved = np.asarray(env.success(states[rows], states[rows + goal_offset]), dtype=bool)

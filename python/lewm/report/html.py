@@ -107,12 +107,16 @@ def tiles(values: Sequence[tuple[str, str]]) -> str:
     return f'<div class="tiles">{cells}</div>'
 
 
+class Drawing(str):
+    """Markup of this module's making, which a table takes as it is."""
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()) -> str:
-    """A table of text; cells that begin with "<svg" are drawings of `interval_bar`. numbers: columns set right."""
+    """A table of text and `Drawing`s. numbers: columns set right."""
 
     def cell(tag: str, column: int, text: str) -> str:
         kind = ' class="number"' if column in numbers else ""
-        return f"<{tag}{kind}>{text if text.startswith('<svg') else escape(text)}</{tag}>"
+        return f"<{tag}{kind}>{text if isinstance(text, Drawing) else escape(text)}</{tag}>"
 
     lines = ["".join(cell("th", i, text) for i, text in enumerate(head))]
     lines += ["".join(cell("td", i, text) for i, text in enumerate(row)) for row in rows]
@@ -120,11 +124,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequen
     return f'<div class="scroll"><table>{body}</table></div>'
 
 
-def interval_bar(value: float, low: float, high: float, colour: str = "#2563a8") -> str:
+def interval_bar(value: float, low: float, high: float, colour: str = "#2563a8") -> Drawing:
     """A rate in [0, 1] as a bar with its interval."""
     width, height = 240, 18
     x, left, right = (round(width * rate, 1) for rate in (value, low, high))
-    return (
+    return Drawing(
         f'<svg class="bar" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img">'
         f'<rect width="{width}" height="{height}" rx="3" fill="#eef1f4"/>'
         f'<rect width="{x}" height="{height}" rx="3" fill="{colour}" opacity="0.75"/>'

@@ -51,6 +51,9 @@ class TrainResult:
     steps: int
 
 
+_MODELS = ("model.safetensors", MODEL_FILE)
+
+
 def train(
     config: TrainConfig | str | os.PathLike[str] | None = None,
     *,
@@ -89,7 +92,7 @@ def train(
             _require_fresh(settings)
         trainer = Trainer(settings, ranks, resume=resume is not None)
         if resume is None and ranks.first:  # only once the settings have made a trainer
-            (trainer.folder / LAST_CHECKPOINT).unlink(missing_ok=True)
+            _forget_run(trainer.folder)
         trainer.fit()
         return _export(trainer)
     finally:
@@ -128,10 +131,19 @@ def _settings(
 
 def _require_fresh(settings: TrainConfig) -> None:
     """Refuses a folder that holds a run, unless overwriting was asked for."""
-    if not settings.overwrite and (Path(settings.out) / LAST_CHECKPOINT).is_file():
+    folder = Path(settings.out)
+    if not settings.overwrite and any((folder / name).is_file() for name in (LAST_CHECKPOINT, *_MODELS)):
         raise Error(
             f"{settings.out}: holds a run already: resume it, set overwrite=true, or choose another out"
         )
+
+
+def _forget_run(folder: Path) -> None:
+    """Removes what an overwritten run would leave beside the new one: its checkpoints and models."""
+    for file in (*(folder / LAST_CHECKPOINT).parent.glob("*.pt"), *(folder / name for name in _MODELS)):
+        file.unlink(missing_ok=True)
+    for name in ("weights.pt", "config.json", "lewm.json"):
+        (folder / "published" / name).unlink(missing_ok=True)
 
 
 def _export(trainer: Trainer) -> TrainResult:

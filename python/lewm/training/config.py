@@ -23,6 +23,7 @@ __all__ = ["CLONING", "PRESETS", "TrainConfig", "make_config", "parse_overrides"
 
 CLONING = "gcbc"
 _PRECISIONS = ("auto", "fp32", "bf16")
+_MOST_THREADS = 1024
 _MOST_POINTS = 1 << 20
 """Projections, or knots, of SIGReg: far more than are of use, and a step still ends."""
 
@@ -134,6 +135,7 @@ class TrainConfig:
         _require(self.knots >= 2, "knots", "at least 2", self)
         for name in ("num_proj", "knots"):
             _require(getattr(self, name) <= _MOST_POINTS, name, f"at most {_MOST_POINTS}", self)
+        _require(self.threads <= _MOST_THREADS, "threads", f"at most {_MOST_THREADS}", self)
         _require(self.precision in _PRECISIONS, "precision", f"one of {_PRECISIONS}", self)
         objectives = (*OBJECTIVES, CLONING)
         _require(self.objective in objectives, "objective", f"one of {objectives}", self)
@@ -202,8 +204,8 @@ def make_config(
         FileNotFoundError: there is no such file.
     """
     layers = [_read_yaml(file) if file else {}, dict(overrides or {})]
-    for layer in layers:
-        preset = layer.pop("preset", preset)
+    in_file, over_both = (layer.pop("preset", None) for layer in layers)
+    preset = next((name for name in (over_both, preset, in_file) if name is not None), None)
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     settings: dict[str, Any] = {}
@@ -219,12 +221,19 @@ def make_config(
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
-    """key=value words of a command line as a mapping; values are YAML scalars. Raises ValueError on another form."""
+    """key=value words of a command line as a mapping: texts (paths, names) as they stand, other values as YAML scalars.
+
+    Raises ValueError on another form.
+    """
+    texts = {"preset", *(item.name for item in dataclasses.fields(TrainConfig) if item.type == "str")}
     result: dict[str, Any] = {}
     for word in words:
         key, separator, value = word.partition("=")
         if not separator or not key:
             raise ValueError(f"{word!r}: expected key=value")
+        if key in texts:
+            result[key] = value
+            continue
         try:
             result[key] = yaml.safe_load(value)
         except yaml.YAMLError:

@@ -105,5 +105,15 @@ def test_a_file_without_states_is_an_error(tmp_path: Path, env: TwoRoomEnv) -> N
         draw_tasks(EpisodeFile(tmp_path / "a.h5"), env, goal_offset=5, episodes=1)
 
 
+def test_states_of_another_environment_are_an_error(tmp_path: Path, env: TwoRoomEnv) -> None:
+    with EpisodeWriter(tmp_path / "a.h5") as writer:
+        pixels = np.zeros((90, SIZE, SIZE, 3), np.uint8)
+        writer.write_episode({"pixels": pixels, "action": np.zeros((90, 2)), "state": np.zeros((90, 7))})
+    with pytest.raises(
+        lewm.Error, match=r"state: expected \(N, 2\) as lewm/TwoRoom-v0 has it, got \(90, 7\)"
+    ):
+        draw_tasks(EpisodeFile(tmp_path / "a.h5"), env, goal_offset=5, episodes=1)
+
+
 def test_published_budgets() -> None:
     assert (default_budget(25), default_budget(100)) == (50, 150)
