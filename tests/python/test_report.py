@@ -144,6 +144,16 @@ def test_a_run_that_is_only_trained_says_what_would_make_the_rest(run, capsys):
     assert f"--out '{run / 'eval'}'" in text
 
 
+@pytest.mark.parametrize("setting", ["objective: gcbc", "encoder: some:factory"])
+def test_commands_that_a_model_does_not_fit_are_not_named(run, setting):
+    for name in ("eval/results.json", "probe/probe.json", "surprise/surprise.json", "decoded.png"):
+        (run / name).unlink()
+    (run / "run" / "config.yaml").write_text(setting + "\n")
+    text = Page(write_html(run).read_text()).text
+    assert text.count("this model fits in none") == (4 if "gcbc" in setting else 5)
+    assert (f"lewm eval '{run / 'run'}' DATA.h5 --agent gcbc" in text) == ("gcbc" in setting)
+
+
 def test_agents_of_any_name_are_shown(run):
     results = {protocol: {"mine": RATE, "other": {**RATE, "rate": 0.25}} for protocol in ("paper", "strict")}
     settings = {name: value for name, value in SETTINGS.items() if name != "planner"}

@@ -93,7 +93,7 @@ def _success_at_a_glance(path: Path) -> list[tuple[str, str]]:
 
 def _success(sources: Sources) -> str:
     if not sources.evaluations:
-        return html.missing("No evaluation yet. This makes it:", _command(sources, "eval"))
+        return _missing(sources, "eval", "No evaluation yet. This makes it:")
     parts = [
         html.paragraph(
             "Rates with 95% Wilson intervals. strict leaves out tasks whose start already counts as the goal; paper "
@@ -185,7 +185,7 @@ def _training(sources: Sources) -> str:
 
 def _latents(sources: Sources) -> str:
     if not sources.probes:
-        return html.missing("lewm probe draws it as well:", _command(sources, "probe"))
+        return _missing(sources, "probe", "lewm probe draws it as well:")
     parts = []
     for path in sources.probes:
         with _naming(path):
@@ -210,7 +210,7 @@ def _latents(sources: Sources) -> str:
 
 def _probes(sources: Sources) -> str:
     if not sources.probes:
-        return html.missing("No probes yet. This makes them:", _command(sources, "probe"))
+        return _missing(sources, "probe", "No probes yet. This makes them:")
     parts = [
         html.paragraph(
             "Regressors from frozen latents to standardised quantities: mean squared error on held-out episodes (1 is "
@@ -243,7 +243,7 @@ def _score(score: dict[str, Any] | None) -> str:
 
 def _surprise(sources: Sources) -> str:
     if not sources.surprises:
-        return html.missing("No surprise test yet. This makes it:", _command(sources, "surprise"))
+        return _missing(sources, "surprise", "No surprise test yet. This makes it:")
     parts = []
     for path in sources.surprises:
         with _naming(path):
@@ -270,7 +270,7 @@ def _surprise(sources: Sources) -> str:
 
 def _decoded(sources: Sources) -> str:
     if not sources.decoded:
-        return html.missing("Nothing decoded yet. This does it:", _command(sources, "decode"))
+        return _missing(sources, "decode", "Nothing decoded yet. This does it:")
     note = (
         "Real frames, frames decoded from their latents, and from latents imagined from the first frame on."
     )
@@ -298,6 +298,28 @@ def _commands(sources: Sources) -> str:
             "The results here were made from Python, or before commands were recorded.", "soft"
         )
     return html.paragraph("What was run, as it was typed:") + html.code("\n".join(sources.commands))
+
+
+def _missing(sources: Sources, name: str, text: str) -> str:
+    """What is missing, with the command that would make it if there is one."""
+    clones = sources.config.get("objective") == "gcbc"
+    if not sources.config.get("encoder") and not clones:
+        return html.missing(text, _command(sources, name))
+    if clones and name == "eval":
+        words = [
+            "eval",
+            sources.training,
+            sources.data_file,
+            "--agent",
+            "gcbc",
+            "--out",
+            sources.folder / "eval",
+        ]
+        return html.missing(text, shlex.join(["lewm", *map(str, words)]))
+    return html.paragraph(
+        f"lewm {name} reads deployment files, and this model fits in none. lewm.training.load_trained opens it.",
+        "soft",
+    )
 
 
 def _command(sources: Sources, name: str) -> str:
