@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import pickle
@@ -362,6 +363,7 @@ def test_batches_are_what_the_dataset_holds(tmp_path: Path, workers: int, reuse:
     data = TrajectoryDataset(path, FRAMES, SKIP, columns=["state"], in_memory=False)
     order = np.random.default_rng(0).integers(0, len(data), 45).tolist()
     batches = [order[first : first + 4] for first in range(0, len(order), 4)]  # the last has one window
+    batches.append(order[:7])  # larger than the first
     seen = 0
     for windows, batch in zip(
         batches, read_batches(data, batches, workers=workers, reuse=reuse), strict=True
@@ -369,7 +371,19 @@ def test_batches_are_what_the_dataset_holds(tmp_path: Path, workers: int, reuse:
         for name, values in data[windows].items():
             assert torch.equal(batch[name], values), name
         seen += len(windows)
-    assert seen == len(order)
+    assert seen == len(order) + 7
+
+
+def test_batches_are_asked_for_as_they_are_read(tmp_path: Path) -> None:
+    data = TrajectoryDataset(write(tmp_path / "a.h5", columns_of()), FRAMES, SKIP)
+    for workers, reuse in ((0, False), (1, False), (1, True)):
+        endless = ([index % len(data)] for index in itertools.count())
+        read = read_batches(data, endless, workers=workers, reuse=reuse)
+        assert torch.equal(next(read)["pixels"], data[[0]]["pixels"])
+        assert torch.equal(next(read)["pixels"], data[[1]]["pixels"])
+        assert next(endless)[0] < 20
+        del read
+    assert not list(read_batches(data, [], workers=1, reuse=True))
 
 
 def test_a_batch_stays_while_the_next_is_asked_for(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import queue
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, TypeVar
 
 import torch
@@ -24,7 +25,7 @@ _AHEAD = 2  # batches that a process reads before they are asked for
 
 def read_batches(
     dataset: TrajectoryDataset,
-    batches: Sequence[Sequence[int]],
+    batches: Iterable[Sequence[int]],
     *,
     workers: int = 0,
     pin: bool = False,
@@ -34,12 +35,13 @@ def read_batches(
 
     Args:
         dataset: the windows.
-        batches: of each batch the indices of its windows.
+        batches: of each batch the indices of its windows; asked for a few batches ahead.
         workers: processes that read; 0: one thread of this process.
         pin: put the batches into pinned memory, for copies to a GPU.
         reuse: with ``workers`` and without ``pin``, keep the frames in memory that the processes share and use again:
             ``pixels`` of a batch may be overwritten once the next but one is asked for. New memory costs more than
-            reading does: the system hands it out zeroed, a page at a time, and a batch is several megabytes.
+            reading does: the system hands it out zeroed, a page at a time, and a batch is several megabytes. Batches
+            larger than the first are read into new memory all the same.
 
     Raises:
         ValueError, TypeError: an argument is out of range.
@@ -53,7 +55,7 @@ def read_batches(
         "worker_init_fn": _leave_ending_to_the_parent,
     }
     if workers and reuse and not pin:
-        return _reused(dataset, batches, {**options, "prefetch_factor": _AHEAD})
+        return _reused(dataset, iter(batches), {**options, "prefetch_factor": _AHEAD})
     source: DataLoader[dict[str, Tensor]] = DataLoader(dataset, sampler=batches, **options)
     return iter(source) if workers else ahead(source)
 
@@ -64,29 +66,34 @@ def _leave_ending_to_the_parent(_: int) -> None:
 
 
 class _Slots(Dataset[tuple[int, int, dict[str, Tensor]]]):
-    """Reads batches into slots of shared memory: (slot, windows) -> (slot, how many, the rest of the batch)."""
+    """Reads batches into slots of shared memory: (slot, windows) -> (slot, how many, the rest of the batch); all of a
+    batch that does not fit into a slot."""
 
     def __init__(self, dataset: TrajectoryDataset, frames: Tensor) -> None:
         self._dataset, self._frames = dataset, frames
 
     def __getitem__(self, task: tuple[int, Sequence[int]]) -> tuple[int, int, dict[str, Tensor]]:
         slot, windows = task
+        if len(windows) > self._frames.shape[1]:
+            return slot, len(windows), self._dataset[windows]
         batch = self._dataset.batch(windows, self._frames[slot, : len(windows)])
         del batch["pixels"]
         return slot, len(windows), batch
 
 
 def _reused(
-    dataset: TrajectoryDataset, batches: Sequence[Sequence[int]], options: dict[str, Any]
+    dataset: TrajectoryDataset, batches: Iterator[Sequence[int]], options: dict[str, Any]
 ) -> Iterator[dict[str, Tensor]]:
+    first = next(batches, None)
+    if first is None:
+        return
     # While one batch is in use, so many are being read or wait; and the one before may still be in use, too.
     slots = options["num_workers"] * _AHEAD + 2
-    largest = max((len(windows) for windows in batches), default=0)
-    shape = (slots, largest, dataset.frames, *dataset.frame_shape)
+    shape = (slots, len(first), dataset.frames, *dataset.frame_shape)
     frames = torch.empty(shape, dtype=torch.uint8).share_memory_()
-    tasks = [(index % slots, windows) for index, windows in enumerate(batches)]
+    tasks = ((index % slots, windows) for index, windows in enumerate(chain((first,), batches)))
     for slot, count, rest in DataLoader(_Slots(dataset, frames), sampler=tasks, **options):
-        yield {"pixels": frames[slot, :count], **rest}
+        yield rest if "pixels" in rest else {"pixels": frames[slot, :count], **rest}
 
 
 _END = object()

@@ -230,7 +230,7 @@ class Trainer:
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         rank, world = self.ranks.rank, self.ranks.world
-        indices = [self.order.batch(step, rank, world) for step in range(self.step, self.steps)]
+        indices = (self.order.batch(step, rank, world) for step in range(self.step, self.steps))
         pin = self.ranks.device.type == "cuda"
         return read_batches(self.train_data, indices, workers=self.config.workers, pin=pin, reuse=True)
 
