@@ -199,6 +199,11 @@ class Planner:
         return self._model
 
     @property
+    def device(self) -> str:
+        """Where it searches: the model's device, or with backend="torch" that of torch."""
+        return self._model.device if self._backend is _core else str(self._network.device)
+
+    @property
     def method(self) -> str:
         """The sampling method."""
         return self._method

@@ -236,7 +236,7 @@ def _planning(
         "replan_every": first.options["horizon"] if replan_every is None else replan_every,
         "context": context,
         **starts,
-        "device": model.device,
+        "device": first.device,
         "precision": model.precision,
         "encoder_precision": model.encoder_precision,
     }

@@ -97,11 +97,12 @@ class Network:
 def _device(name: str | None) -> torch.device:
     if name is not None:
         try:
-            return torch.device(name)
+            device = torch.device(name)
         except RuntimeError:
-            raise ValueError(
-                f"device: expected a torch device such as 'cuda' or 'cpu', got {name!r}"
-            ) from None
+            device = torch.device("meta")
+        if device.type == "meta":  # which computes nothing
+            raise ValueError(f"device: expected a torch device such as 'cuda' or 'cpu', got {name!r}")
+        return device
     backends = {"cuda": torch.cuda, "mps": torch.backends.mps, "xpu": getattr(torch, "xpu", None)}
     return torch.device(next((n for n, b in backends.items() if b is not None and b.is_available()), "cpu"))
 

@@ -192,6 +192,11 @@ def test_torch_searches_like_the_core(model, episodes: EpisodeFile) -> None:
         for backend in ({}, {"backend": "torch", "device": "cpu"})
     )
     assert other.settings["planner"]["backend"] == "torch"
+    assert core.settings["device"] == model.device and other.settings["device"] == "cpu"
+    with pytest.raises(
+        ValueError, match="device: expected a torch device such as 'cuda' or 'cpu', got 'meta'"
+    ):
+        evaluate(model, episodes.path, **options, backend="torch", device="meta")
     states = [result.seeds[0].outcomes["model"].final_states for result in (core, other)]
     np.testing.assert_allclose(*states, atol=0.5)  # px: the same plans but for rounding
 
