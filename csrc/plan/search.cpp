@@ -183,7 +183,8 @@ std::int64_t Search::State::task_size(std::int64_t problems, std::int64_t tile, 
   constexpr double kTasksInADeadline = 8;
   std::int64_t most = tile;
   if (limited()) {
-    const double fitting = deadline / kTasksInADeadline / candidate_time.seconds();
+    const double pace = candidate_time.seconds();  // 0 by a clock that is too coarse
+    const double fitting = pace > 0 ? deadline / kTasksInADeadline / pace : static_cast<double>(tile);
     most = std::min(tile, std::max(kSmallest, static_cast<std::int64_t>(std::min(fitting, 1e9))));
   }
   std::int64_t tasks = (samples + most - 1) / most;

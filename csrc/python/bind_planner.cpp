@@ -291,6 +291,19 @@ struct Result {
 
 using Plan = std::pair<std::int64_t, double>;  // iterations, seconds
 
+// Runs `work`, a plan of `request` into `result`; what it waited for others is no longer left of the deadline.
+template <class Work>
+Plan run_plan(PlannerHandle& handle, PlanRequest& request, const PlanResult& result, const Work& work,
+              std::uintptr_t stream) {
+  handle.run(
+      [&](double waited) {
+        request.deadline = std::max(0.0, request.deadline - waited);
+        return work();
+      },
+      stream_of(stream));
+  return {result.iterations, result.elapsed};
+}
+
 Plan plan_latents(PlannerHandle& handle, Anywhere<const float> latents, Anywhere<const float> goals,
                   const Request& request, const Result& out, std::uintptr_t stream) {
   const Config& config = handle.planner->model().config();
@@ -304,13 +317,8 @@ Plan plan_latents(PlannerHandle& handle, Anywhere<const float> latents, Anywhere
   core_request.latents = latents.data();
   core_request.goals = goals.data();
   PlanResult result = out.fill(*handle.planner, problems);
-  handle.run(
-      [&](double waited) {
-        core_request.deadline = std::max(0.0, request.deadline - waited);
-        return handle.planner->plan(core_request, result);
-      },
-      stream_of(stream));
-  return {result.iterations, result.elapsed};
+  return run_plan(
+      handle, core_request, result, [&] { return handle.planner->plan(core_request, result); }, stream);
 }
 
 template <class Pixel>
@@ -330,13 +338,9 @@ Plan plan_frames(PlannerHandle& handle, Anywhere<const Pixel> frames, Anywhere<c
   }
   PlanRequest core_request = request.fill(*handle.planner, problems, context);
   PlanResult result = out.fill(*handle.planner, problems);
-  handle.run(
-      [&](double waited) {
-        core_request.deadline = std::max(0.0, request.deadline - waited);
-        return handle.planner->plan_frames(frames.data(), goals.data(), core_request, result);
-      },
-      stream_of(stream));
-  return {result.iterations, result.elapsed};
+  return run_plan(
+      handle, core_request, result,
+      [&] { return handle.planner->plan_frames(frames.data(), goals.data(), core_request, result); }, stream);
 }
 
 void evaluate(PlannerHandle& handle, Anywhere<const float> latents, Anywhere<const float> goals,

@@ -132,7 +132,7 @@ class Solver:
             raise ValueError(
                 "info_dict: expected 'action_history' with the executed blocks beside several context frames"
             )
-        warm_start = None if init_action is None else _array(init_action).astype(np.float32)
+        warm_start = None if init_action is None else np.asarray(_array(init_action), np.float32)
         plan = self._planner.plan_latents(
             latents, goal, past_actions=past, warm_start=warm_start, plan_index=self.plans
         )
@@ -185,7 +185,7 @@ class Solver:
         latents = self._encode("pixels", info["pixels"])
         goal = self._encode("goal", info["goal"])[:, -1]
         history = info.get("action_history")
-        past = None if history is None or latents.shape[1] == 1 else _array(history).astype(np.float32)
+        past = None if history is None or latents.shape[1] == 1 else np.asarray(_array(history), np.float32)
         return latents, goal, past
 
     def _encode(self, name: str, frames: Any) -> Array:

@@ -41,7 +41,7 @@ TEST(every_null_is_refused_by_name) {
   EXPECT_INVALID(lewm_rollout(s.workspace, &history, f, 1, 1, f), "latents");
   history.latents = s.latents.data();
   EXPECT_INVALID(lewm_rollout(s.workspace, &history, nullptr, 1, 1, f), "actions");
-  EXPECT_INVALID(lewm_rollout(s.workspace, &history, f, 1, 1, nullptr), "latents");
+  EXPECT_INVALID(lewm_rollout(s.workspace, &history, f, 1, 1, nullptr), "latents: expected");
   EXPECT_INVALID(lewm_cost(s.workspace, &history, nullptr, f, 1, 1, f), "goals");
   EXPECT_INVALID(lewm_cost(s.workspace, &history, s.latents.data(), f, 1, 1, nullptr), "cost");
   EXPECT_INVALID(lewm_resizer_create(nullptr, 1, 1, LEWM_RGB, LEWM_CROP, &s.resizer), "model");

@@ -312,6 +312,19 @@ TEST(plans_of_a_batch_do_not_slow_down_those_of_one_problem) {
   }
 }
 
+TEST(a_clock_that_is_too_coarse_to_see_a_candidate) {
+  FakeClock clock;  // stands still
+  const PlannerOptions options = options_with(clock);
+  FormulaObjective objective = timed_valley(clock, [](std::int64_t) { return 0.0; });
+  for (const double deadline : {0.0, 1.0}) {
+    PlanRequest request;
+    request.deadline = deadline;
+    const Planned got = plan_once(options, objective, clock, request);
+    CHECK(got.status == Status::ok);
+    CHECK_EQ(got.result.view.iterations, options.iterations);
+  }
+}
+
 TEST(nothing_finite_before_the_deadline_is_an_error) {
   FakeClock clock;
   const PlannerOptions options = options_with(clock);

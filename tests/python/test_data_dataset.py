@@ -405,7 +405,9 @@ def test_a_signal_to_all_processes_of_a_job_leaves_its_readers_alone(tmp_path: P
     read = 0
     for windows, batch in zip(batches, read_batches(data, batches, workers=2), strict=True):
         if read == 5:
-            for worker in multiprocessing.active_children():
+            workers = multiprocessing.active_children()
+            assert len(workers) >= 2
+            for worker in workers:
                 os.kill(worker.pid, signal.SIGTERM)
         assert torch.equal(batch["pixels"], data[windows]["pixels"])
         read += 1

@@ -364,9 +364,10 @@ LEWM_API void lewm_planner_destroy(lewm_planner* planner);
 LEWM_API lewm_status lewm_planner_set_stream(lewm_planner* planner, void* stream);
 
 /* Fails on numbers that are not finite, and with LEWM_NO_FINITE_COST when fewer candidates of a problem than elites
- * have a finite cost. Where the mean has none, the last iteration's best candidate is the plan. With a deadline it
- * returns no worse than the warm start, however short the time, and is late by one tile of candidates at most (on a
- * GPU: by one iteration); what cannot be cut is encoding the frames and evaluating each problem's start once. */
+ * have a finite cost. Where the mean has none, the last iteration's best candidate is the plan (on a GPU the call
+ * fails so). With a deadline it returns no worse than the warm start, however short the time, and is late by one tile
+ * of candidates at most (on a GPU: by one iteration); what cannot be cut is encoding the frames and evaluating each
+ * problem's start once. */
 LEWM_API lewm_status lewm_plan(lewm_planner* planner, const lewm_plan_request* request, lewm_plan_result* result);
 /* The same from pixels. frames: [B, C, image_size, image_size, 3] uint8 RGB; goals: [B, image_size, image_size, 3].
  * Goals that are those of the call before are not encoded again. */

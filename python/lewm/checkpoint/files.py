@@ -27,11 +27,13 @@ from lewm.checkpoint.torch_reader import read_state_dict
 from lewm.checkpoint.torch_writer import write_state_dict
 from lewm.errors import Error
 
-__all__ = ["is_deployment_file", "read_checkpoint", "write_checkpoint"]
+__all__ = ["PUBLISHED_FILES", "is_deployment_file", "read_checkpoint", "write_checkpoint"]
 
 _SIDECAR = (
     "lewm.json"  # what the published layout has no place for: frame skip, preprocessing, action scaling
 )
+PUBLISHED_FILES = ("config.json", _SIDECAR, "weights.pt")
+"""What `write_checkpoint` writes into a folder."""
 _MAX_JSON = 1 << 20  # bytes
 
 
@@ -184,7 +186,7 @@ def write_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, trans
     path.mkdir(parents=True, exist_ok=True)
     if transformers == 5:
         tensors = {to_transformers5(name): tensor for name, tensor in tensors.items()}
-    with replace_files(path / "config.json", path / _SIDECAR, path / "weights.pt") as (
+    with replace_files(*(path / name for name in PUBLISHED_FILES)) as (
         config,
         sidecar,
         weights,

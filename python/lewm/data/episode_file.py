@@ -156,7 +156,8 @@ class EpisodeFile:
         if name not in self._layouts:
             with hdf5_errors(f"{self.path}: {name} cannot be read"):
                 column = self.column(name)
-                here = Path(column.file.filename).samefile(self.path)  # not behind an external link
+                file, at = (h5py.h5o.get_info(item.id).fileno for item in (self.handle, column))
+                here = file == at  # not behind an external link
                 self._layouts[name] = column.shape[1:], column.dtype, _RawPlaces.of(column) if here else None
 
     # ---- handles -------------------------------------------------------------------------------------------

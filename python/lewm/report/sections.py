@@ -302,32 +302,26 @@ def _commands(sources: Sources) -> str:
 
 def _missing(sources: Sources, name: str, text: str) -> str:
     """What is missing, with the command that would make it if there is one."""
-    clones = sources.config.get("objective") == "gcbc"
-    if not sources.config.get("encoder") and not clones:
+    clones = _clones(sources)
+    if (clones and name == "eval") or (not clones and not sources.config.get("encoder")):
         return html.missing(text, _command(sources, name))
-    if clones and name == "eval":
-        words = [
-            "eval",
-            sources.training,
-            sources.data_file,
-            "--agent",
-            "gcbc",
-            "--out",
-            sources.folder / "eval",
-        ]
-        return html.missing(text, shlex.join(["lewm", *map(str, words)]))
     return html.paragraph(
         f"lewm {name} reads deployment files, and this model fits in none. lewm.training.load_trained opens it.",
         "soft",
     )
 
 
+def _clones(sources: Sources) -> bool:
+    return bool(sources.config.get("objective") == "gcbc")
+
+
 def _command(sources: Sources, name: str) -> str:
     """The command that would make what is missing."""
     folder, model, data = sources.folder, sources.model_file, sources.data_file
+    evaluated = [sources.training, data, "--agent", "gcbc"] if _clones(sources) else [model, data]
     env = next((_field(path, "settings", "env") for path in sources.evaluations), "ENV")
     words = {
-        "eval": ["eval", model, data, "--out", folder / "eval"],
+        "eval": ["eval", *evaluated, "--out", folder / "eval"],
         "probe": ["probe", model, data, "--out", folder / "probe"],
         "surprise": ["surprise", model, env, "--out", folder / "surprise"],
         "decode": ["decode", model, data, "--out", folder / "decoded.png"],

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from lewm.checkpoint import save
+from lewm.checkpoint.files import PUBLISHED_FILES
 from lewm.errors import Error
 from lewm.nn import LeWM
 from lewm.nn.cloner import Cloner
@@ -32,6 +33,9 @@ __all__ = [
 ]
 
 
+_MODELS = ("model.safetensors", MODEL_FILE)
+
+
 @dataclass(frozen=True)
 class TrainResult:
     """A finished run.
@@ -49,9 +53,6 @@ class TrainResult:
     model_file: Path
     metrics_file: Path
     steps: int
-
-
-_MODELS = ("model.safetensors", MODEL_FILE)
 
 
 def train(
@@ -140,10 +141,9 @@ def _require_fresh(settings: TrainConfig) -> None:
 
 def _forget_run(folder: Path) -> None:
     """Removes what an overwritten run would leave beside the new one: its checkpoints and models."""
-    for file in (*(folder / LAST_CHECKPOINT).parent.glob("*.pt"), *(folder / name for name in _MODELS)):
+    checkpoints, models = (folder / LAST_CHECKPOINT).parent.glob("*.pt"), (folder / name for name in _MODELS)
+    for file in (*checkpoints, *models, *(folder / "published" / name for name in PUBLISHED_FILES)):
         file.unlink(missing_ok=True)
-    for name in ("weights.pt", "config.json", "lewm.json"):
-        (folder / "published" / name).unlink(missing_ok=True)
 
 
 def _export(trainer: Trainer) -> TrainResult:
