@@ -13,11 +13,11 @@ float dot(const void* a, std::int64_t a_first, const void* b, std::int64_t b_fir
   return sum;
 }
 
-// score[i] <- exp(score[i] - max), not yet divided by their sum.
-void exponentials(float* score, std::int64_t count) {
-  float largest = -std::numeric_limits<float>::infinity();
+// score[i] <- exp(score[i] - max), not yet divided by their sum. max: the largest of them and of `largest`, returned.
+float exponentials(float* score, std::int64_t count, float largest = -std::numeric_limits<float>::infinity()) {
   for (std::int64_t i = 0; i < count; ++i) largest = std::fmax(largest, score[i]);
   for (std::int64_t i = 0; i < count; ++i) score[i] = std::exp(score[i] - largest);
+  return largest;
 }
 
 }  // namespace
@@ -31,8 +31,7 @@ void window_attention(const WindowAttention& args, Precision precision, Rows out
       for (std::int32_t j = 0; j < args.keys[r]; ++j) {
         score[j] = dot(args.query[r], first, key[j], first, args.head_dim, args.storage);
       }
-      exponentials(score, args.keys[r]);
-      float sum = 0;
+      float sum = std::exp(-exponentials(score, args.keys[r], 0.0f));  // the token that all are differences from
       for (std::int32_t j = 0; j < args.keys[r]; ++j) sum += score[j];
       for (std::int64_t i = first; i < first + args.head_dim; ++i) {
         float value = 0;

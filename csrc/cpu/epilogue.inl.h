@@ -47,19 +47,26 @@ struct ColumnTerms {
   }
 };
 
-// Asks for the gates and residuals of a block: they were written a layer or a step ago and lie far away.
+LEWM_INLINE bool combines(const Epilogue& e) { return e.addend || e.gate || e.residual; }
+
+// Asks for the addends, gates and residuals of a block: they were written a layer or a step ago and lie far away.
 LEWM_INLINE void fetch_terms(const Block& block, const Epilogue& e) {
-  if (!e.gate && !e.residual) return;
+  if (!combines(e)) return;
   const std::int64_t gate_bytes = e.gate_storage == Store::f32 ? 4 : 2;
   for (std::int64_t r = block.row; r < block.row + block.rows; ++r) {
+    if (e.addend) __builtin_prefetch(e.addend[r] + e.addend_offset + block.column);
     if (e.gate) __builtin_prefetch(static_cast<const char*>(e.gate[r]) + (e.gate_offset + block.column) * gate_bytes);
     if (e.residual) __builtin_prefetch(e.residual + r * e.residual_stride + block.column);
   }
 }
 
-// Gate and residual of one vector of row r, `n` columns from j. Full: n == kLanes.
+// Addend, gate and residual of one vector of row r, `n` columns from j. Full: n == kLanes.
 template <bool Full>
 LEWM_INLINE F combine(F value, std::int64_t r, std::int64_t j, std::int64_t n, const Epilogue& e) {
+  if (e.addend) {
+    const float* addend = e.addend[r] + e.addend_offset + j;
+    value = add(value, Full ? load(addend) : load_n(addend, n));
+  }
   if (e.gate) {
     const std::int64_t i = e.gate_offset + j;
     const float* floats = static_cast<const float*>(e.gate[r]) + i;
@@ -87,7 +94,7 @@ LEWM_INLINE void finish_row(const std::uint32_t* product, std::int64_t r, const 
   F b = activate<P, A>(right.value(product + kLanes, row_scale));
   Element* out = static_cast<Element*>(y) + r * y_stride + j;
   if (block.columns == 2 * kLanes) {
-    if (e.gate || e.residual) {
+    if (combines(e)) {
       a = combine<true>(a, r, j, kLanes, e);
       b = combine<true>(b, r, j + kLanes, kLanes, e);
     }

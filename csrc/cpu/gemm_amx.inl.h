@@ -89,7 +89,7 @@ class Meanwhile {
         e_(e),
         y_(y),
         y_stride_(y_stride),
-        plain_(!e.gate && !e.residual),
+        plain_(!combines(e)),
         rows_per_turn_((kBlockHeight + steps - 1) / steps),
         steps_per_turn_(steps < kBlockHeight ? 1 : steps / kBlockHeight) {}
 

@@ -88,6 +88,7 @@ void finish_row(const float* product, std::int64_t row, std::int64_t first, std:
   for (std::int64_t c = 0; c < count; ++c) {
     const std::int64_t j = first + c;
     float value = activate(product[c] + w.bias[j], e.activation);
+    if (e.addend) value += e.addend[row][e.addend_offset + j];
     if (e.gate) value *= stored(e.gate[row], e.gate_offset + j, e.gate_storage);
     if (e.residual) value += e.residual[row * e.residual_stride + j];
     if (e.store == Store::f32) {

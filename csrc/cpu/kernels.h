@@ -62,13 +62,15 @@ struct PackedMatrix {
 enum class Activation : int { none = 0, gelu = 1, silu = 2 };  // gelu is the exact (erf) one
 enum class Store : int { f32 = 0, bf16 = 1 };
 
-// y = act(x W^T + bias);  then, if gate: y = residual + gate * y;  else if residual: y = residual + y.
+// y = act(x W^T + bias) [+ addend];  then, if gate: y = residual + gate * y;  else if residual: y = residual + y.
 struct Epilogue {
   Activation activation = Activation::none;
-  const void* const* gate = nullptr;  // [rows] pointers, each to N elements; null: no gate
-  std::int64_t gate_offset = 0;       // elements added to each gate pointer
-  Store gate_storage = Store::f32;    // element type behind gate
-  const float* residual = nullptr;    // [rows, residual_stride]; may alias the output when Store::f32
+  const float* const* addend = nullptr;  // [rows] pointers, each to N floats
+  std::int64_t addend_offset = 0;        // floats added to each addend pointer
+  const void* const* gate = nullptr;     // [rows] pointers, each to N elements; null: no gate
+  std::int64_t gate_offset = 0;          // elements added to each gate pointer
+  Store gate_storage = Store::f32;       // element type behind gate
+  const float* residual = nullptr;       // [rows, residual_stride]; may alias the output when Store::f32
   std::int64_t residual_stride = 0;
   Store store = Store::f32;
 };
@@ -115,6 +117,12 @@ struct AdaLN {
   const void* const* modulation;
   std::int64_t shift_offset, scale_offset;
   Store storage = Store::f32;
+  // Optional: y as floats, [rows, kept_stride].
+  float* kept = nullptr;
+  std::int64_t kept_stride = 0;
+  // Optional: y - anchor[row] as GEMM input. anchor: [rows] pointers, each to d floats.
+  const float* const* anchor = nullptr;
+  Rows differences = {};
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -122,8 +130,10 @@ struct AdaLN {
 // ---------------------------------------------------------------------------------------------------------------------
 
 // Attention of single queries over a handful of keys (at most kMaxWindow), as the predictor needs it: the softmax lives
-// in registers. The scale 1/sqrt(head_dim) is folded into the query weights. One output row per query:
-//   out[h*head_dim + :] = softmax_j(q_h . k_jh) v_jh
+// in registers. The scale 1/sqrt(head_dim) is folded into the query weights. Keys and values are differences from those
+// of one more token, whose own are therefore zero: it takes its share of the weights, and is not among the keys. One
+// output row per query:
+//   out[h*head_dim + :] = sum_j exp(q_h . k_jh) v_jh / (1 + sum_j exp(q_h . k_jh))
 constexpr int kMaxWindow = 64;
 struct WindowAttention {
   std::int64_t rows;

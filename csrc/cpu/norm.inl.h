@@ -116,6 +116,15 @@ LEWM_INLINE void ada_ln_rows(const AdaLN& args, Rows out, std::int64_t first, fl
           store(buffer[r] + i, mul(sub(load(y[r] + i), m[r].mean), m[r].rstd));
         });
     write_row<P>(y[r], args.d, out, first + r);
+    if (args.kept) write_row_f32(y[r], args.d, args.kept + (first + r) * args.kept_stride);
+    if (args.anchor) {
+      const float* anchor = args.anchor[first + r];
+      for_vectors(
+          args.d, [&](std::int64_t i, std::int64_t n) __attribute__((always_inline)) {
+            store(buffer[r] + i, sub(load(y[r] + i), load_some(anchor + i, n)));
+          });
+      write_row<P>(y[r], args.d, args.differences, first + r);
+    }
   }
 }
 

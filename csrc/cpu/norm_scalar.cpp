@@ -98,6 +98,13 @@ void ada_ln(const AdaLN& args, Precision precision, Rows out) {
     }
     normalise(y, args.d, kOuterEps);
     write_row(y, args.d, precision, out, r);
+    if (args.kept) {
+      for (std::int64_t i = 0; i < args.d; ++i) args.kept[r * args.kept_stride + i] = y[i];
+    }
+    if (args.anchor) {
+      for (std::int64_t i = 0; i < args.d; ++i) y[i] -= args.anchor[r][i];
+      write_row(y, args.d, precision, args.differences, r);
+    }
   }
 }
 

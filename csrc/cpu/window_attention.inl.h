@@ -4,11 +4,11 @@
 
 namespace lewm::cpu::LEWM_SIMD {
 
-// score: [keys, kLanes], in: logits of kLanes heads; out: weights that sum to one.
+// score: [keys, kLanes], in: logits of kLanes heads; out: weights that sum to one with that of the logit 0.
 LEWM_INLINE void softmax_heads(float* score, std::int64_t keys) {
-  F top = load(score);
-  for (std::int64_t j = 1; j < keys; ++j) top = max(top, load(score + j * kLanes));
-  F total = zero();
+  F top = zero();
+  for (std::int64_t j = 0; j < keys; ++j) top = max(top, load(score + j * kLanes));
+  F total = exp(sub(zero(), top));
   for (std::int64_t j = 0; j < keys; ++j) {
     const F e = exp(sub(load(score + j * kLanes), top));
     store(score + j * kLanes, e);

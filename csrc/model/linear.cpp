@@ -72,6 +72,14 @@ Linear WeightMemory::pack(const Affine& layer, std::int64_t first, std::int64_t 
   return packed;
 }
 
+Linear WeightMemory::without_bias(const Linear& layer) {
+  const auto columns = static_cast<std::size_t>(kernels_.gemm[static_cast<int>(layer.precision)].padded_n(layer.out()));
+  Linear rest = layer;
+  rest.matrix.bias = static_cast<float*>(take(columns * sizeof(float)));
+  std::fill_n(rest.matrix.bias, columns, 0.0f);
+  return rest;
+}
+
 const float* WeightMemory::keep(std::span<const double> values) {
   auto* kept = static_cast<float*>(take(values.size() * sizeof(float)));
   round_to(kept, values, "weights");

@@ -38,6 +38,8 @@ class WeightMemory {
   Linear pack(const Affine& layer, Precision precision) { return pack(layer, 0, layer.out, precision); }
   // Outputs [first, last) alone.
   Linear pack(const Affine& layer, std::int64_t first, std::int64_t last, Precision precision);
+  // The same packed weights, W x alone.
+  Linear without_bias(const Linear& layer);
   const float* keep(std::span<const double> values);
 
   std::size_t bytes() const { return bytes_; }

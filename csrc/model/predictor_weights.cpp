@@ -25,6 +25,8 @@ PredictorLayerWeights build_layer(WeightReader& reader, WeightMemory& memory, co
   weights.key_value = memory.pack(qkv, inner, 3 * inner, precisions.main);
   weights.attention_out = memory.pack(out, precisions.main);
   weights.attention_alone = memory.pack(compose(out, qkv, 2 * inner, 3 * inner), precisions.main);
+  weights.key_value_difference = memory.without_bias(weights.key_value);
+  weights.attention_difference = memory.without_bias(weights.attention_out);
   weights.mlp_in = memory.pack(mlp_in, precisions.main);
   weights.mlp_out = memory.pack(reader.linear(prefix + "mlp.net.4", dim, mlp), precisions.main);
   return weights;

@@ -28,6 +28,8 @@ struct PredictorLayerWeights {
   Linear attention_out;    // inner -> dim
   Linear attention_alone;  // dim -> dim: the attention of a token that sees only itself, attention_out(value(x))
   Linear mlp_in, mlp_out;  // dim -> mlp_dim -> dim
+  // The same weights without bias, for differences between tokens.
+  Linear key_value_difference, attention_difference;
 };
 
 struct PredictorWeights {

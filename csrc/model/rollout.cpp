@@ -7,6 +7,7 @@
 
 #include "core/arena.h"
 #include "core/error.h"
+#include "cpu/bf16.h"
 #include "model/predictor_weights.h"
 #include "model/rollout_schedule.h"
 
@@ -19,6 +20,17 @@ constexpr std::int64_t kMostCandidates = 150;
 constexpr std::int64_t kMostRows = 240;
 
 std::int64_t element_bytes(cpu::Store store) { return store == cpu::Store::bf16 ? 2 : 4; }
+
+// x[0..dim) += gate * y.  gate: elements of `storage` from `offset` on
+void add_gated(const float* y, const void* gates, std::int64_t offset, cpu::Store storage, std::int64_t dim, float* x) {
+  if (storage == cpu::Store::bf16) {
+    const std::uint16_t* gate = static_cast<const std::uint16_t*>(gates) + offset;
+    for (std::int64_t d = 0; d < dim; ++d) x[d] += cpu::float_from_bf16(gate[d]) * y[d];
+  } else {
+    const float* gate = static_cast<const float*>(gates) + offset;
+    for (std::int64_t d = 0; d < dim; ++d) x[d] += gate[d] * y[d];
+  }
+}
 
 }  // namespace
 
@@ -35,16 +47,22 @@ struct TileScratch {
   float* x = nullptr;        // [dim], the residual stream
   cpu::Rows input;           // [D], only with an input layer
   cpu::Rows normed;          // [dim]
+  cpu::Rows differences;     // [dim], of the normed rows from their window's anchor
   cpu::Rows attended;        // [inner]
   cpu::Rows hidden;          // [mlp_dim]
   float* staging = nullptr;  // [kStagingRows, max(dim, mlp_dim)], where layers need it
   void* queries = nullptr;   // [query_stride] of `storage`
-  // Keys, then values of candidates' tokens. Before the window slides: [depth, history, tile_size, kv_stride], kept
-  // from step to step. After: [pass_rows, kv_stride], of one layer at a time.
+  // Keys, then values of the differences of candidates' tokens from their anchor, the anchor left out. Before the
+  // window slides: [depth, history - 1, tile_size, kv_stride], kept from step to step. After: [pass_rows, kv_stride],
+  // of one layer at a time.
   std::byte* kv = nullptr;
+  // Of candidates whose window begins with a token of theirs, kept likewise: its normed row and attention_alone of it,
+  // [depth, tile_size, anchor_stride].
+  float* anchors = nullptr;
   const void** modulation_of = nullptr;  // [pass_rows]
+  const float** anchor_of = nullptr;     // [pass_rows]
   const void** query_of = nullptr;       // [pass_rows]
-  const void** keys_of = nullptr;        // [pass_rows, history]
+  const void** keys_of = nullptr;        // [pass_rows, history - 1]
   std::int32_t* keys = nullptr;          // [pass_rows]
   HeadWorkspace pred_proj;               // pass_rows
 };
@@ -62,6 +80,7 @@ struct Rollout::Workspace {
     std::int64_t count;
     bool keeps;  // keys and values go where later steps find them
     std::int64_t rows() const { return step.fresh * count; }
+    std::int64_t anchors() const { return step.alone() ? count : 0; }  // rows that are, the first ones
   };
   using Tile = TileScratch;
 
@@ -73,14 +92,25 @@ struct Rollout::Workspace {
                      std::int64_t row);
   void run_layers(Tile& tile, const Pass& pass);
   void attention(Tile& tile, const Pass& pass, std::int64_t layer, std::int64_t first_row);
+  void attend_alone(Tile& tile, const Pass& pass, std::int64_t layer);
+  void point_at_anchors(Tile& tile, const Pass& pass, std::int64_t layer);
   void point_at_keys(Tile& tile, const Pass& pass, std::int64_t layer, std::int64_t first_row);
   void mlp(Tile& tile, std::int64_t layer, std::int64_t first_row, std::int64_t rows);
-  void normalise(Tile& tile, std::int64_t layer, Modulation shift, std::int64_t first_row, std::int64_t rows);
+  cpu::AdaLN ada_ln(Tile& tile, std::int64_t layer, Modulation shift, std::int64_t first_row, std::int64_t rows) const;
   cpu::Epilogue gated(Tile& tile, std::int64_t layer, Modulation gate, std::int64_t row) const;
   void share_context(std::int64_t problem, std::int64_t window);
 
+  // The first frame of the window that has keys and values, and is no shared one.
+  static std::int64_t first_key(const Pass& pass) {
+    return std::max(pass.step.window + 1, pass.first_frame - pass.step.cached);
+  }
   std::byte* kv_row(Tile& tile, const Pass& pass, std::int64_t layer, std::int64_t frame, std::int64_t candidate) const;
   std::byte* shared_kv(std::int64_t problem, std::int64_t window, std::int64_t layer, std::int64_t frame) const;
+  float* shared_anchor(std::int64_t problem, std::int64_t window, std::int64_t layer) const;
+  // Of candidate 0; those of the others follow.
+  float* own_anchors(Tile& tile, const Pass& pass, std::int64_t layer) const {
+    return tile.anchors + (pass.keeps ? layer * tile_size * anchor_stride : 0);
+  }
   std::int64_t ring(std::int64_t frame) const { return frame % history * tile_size; }
   std::byte* modulation_row(Tile& tile, std::int64_t frame) const {
     return tile.modulations + ring(frame) * modulation_bytes;
@@ -93,18 +123,19 @@ struct Rollout::Workspace {
   const std::int64_t history, depth, dim, latent_dim, inner, block_dim;
   const Precision precision;  // of most layers
   const cpu::Store storage;   // of modulations, queries, keys and values
-  const std::int64_t query_stride, query_bytes, kv_stride, kv_bytes, modulation_stride, modulation_bytes;
+  const std::int64_t query_stride, query_bytes, kv_stride, kv_bytes, anchor_stride, modulation_stride, modulation_bytes;
   const RolloutLimits limits;
   // Candidates of a tile, at least as many as there are context blocks to encode; token rows of a pass.
   const std::int64_t tile_size, pass_rows;
 
   std::vector<Tile> tiles;  // [threads]
-  // Of each problem: its context, and the keys and values of the frames before its last context frame, for each window
-  // start, layer and frame.
+  // Of each problem: its context, and of the frames before its last context frame, for each window start and layer, the
+  // anchor, and the other frames' keys and values.
   std::int64_t context = 0;
   float* context_latents = nullptr;       // [B, history, D]
   std::byte* past_modulations = nullptr;  // [B, history - 1, modulation_stride] of `storage`
   std::byte* context_kv = nullptr;        // [B, history - 1, depth, history - 1, kv_stride]
+  float* context_anchors = nullptr;       // [B, history - 1, depth, anchor_stride]
   Arena arena;
 };
 
@@ -124,6 +155,7 @@ Rollout::Workspace::Workspace(const Model& model, const RolloutLimits& limits_)
       query_bytes(query_stride * element_bytes(storage)),
       kv_stride(padded_stride(2 * inner, element_bytes(storage))),
       kv_bytes(kv_stride * element_bytes(storage)),
+      anchor_stride(padded_stride(2 * dim, sizeof(float))),
       modulation_stride(padded_stride(weights.modulation.out(), element_bytes(storage))),
       modulation_bytes(modulation_stride * element_bytes(storage)),
       limits(limits_),
@@ -142,20 +174,24 @@ void Rollout::Workspace::lay_out(Arena& a) {
     t.x = a.take<float>(pass_rows * dim);
     if (weights.input) t.input = take_rows(a, kernels, weights.input.precision, pass_rows, latent_dim);
     t.normed = take_rows(a, kernels, precision, pass_rows, dim);
+    t.differences = take_rows(a, kernels, precision, pass_rows, dim);
     t.attended = take_rows(a, kernels, precision, pass_rows, inner);
     t.hidden = take_rows(a, kernels, precision, pass_rows, config.predictor_mlp_dim);
     if (is_integer(precision)) t.staging = take_staging(a, std::max(dim, config.predictor_mlp_dim));
     t.queries = a.take<std::byte>(pass_rows * query_bytes);
-    t.kv = a.take<std::byte>(std::max(depth * history * tile_size, pass_rows) * kv_bytes);
+    t.kv = a.take<std::byte>(std::max(depth * (history - 1) * tile_size, pass_rows) * kv_bytes);
+    t.anchors = a.take<float>(depth * tile_size * anchor_stride);
     t.modulation_of = a.take<const void*>(pass_rows);
+    t.anchor_of = a.take<const float*>(pass_rows);
     t.query_of = a.take<const void*>(pass_rows);
-    t.keys_of = a.take<const void*>(pass_rows * history);
+    t.keys_of = a.take<const void*>(pass_rows * (history - 1));
     t.keys = a.take<std::int32_t>(pass_rows);
     t.pred_proj.lay_out(a, kernels, weights.pred_proj, pass_rows);
   }
   context_latents = a.take<float>(limits.problems * history * latent_dim);
   past_modulations = a.take<std::byte>(limits.problems * (history - 1) * modulation_bytes);
   context_kv = a.take<std::byte>(limits.problems * (history - 1) * depth * (history - 1) * kv_bytes);
+  context_anchors = a.take<float>(limits.problems * (history - 1) * depth * anchor_stride);
 }
 
 std::byte* Rollout::Workspace::shared_kv(std::int64_t problem, std::int64_t window, std::int64_t layer,
@@ -164,11 +200,15 @@ std::byte* Rollout::Workspace::shared_kv(std::int64_t problem, std::int64_t wind
   return context_kv + (((problem * most + window) * depth + layer) * most + frame - window) * kv_bytes;
 }
 
+float* Rollout::Workspace::shared_anchor(std::int64_t problem, std::int64_t window, std::int64_t layer) const {
+  return context_anchors + ((problem * (history - 1) + window) * depth + layer) * anchor_stride;
+}
+
 // Where a candidate's token keeps its keys and values.
 std::byte* Rollout::Workspace::kv_row(Tile& tile, const Pass& pass, std::int64_t layer, std::int64_t frame,
                                       std::int64_t candidate) const {
-  const std::int64_t slot = frame - (pass.first_frame - pass.step.cached);
-  const std::int64_t row = pass.keeps ? (layer * history + slot) * tile_size : slot * pass.count;
+  const std::int64_t slot = frame - first_key(pass);
+  const std::int64_t row = pass.keeps ? (layer * (history - 1) + slot) * tile_size : slot * pass.count;
   return tile.kv + (row + candidate) * kv_bytes;
 }
 
@@ -217,12 +257,11 @@ void Rollout::Workspace::fill_inputs(Tile& t, const Pass& pass, std::int64_t fir
   }
 }
 
-// normed rows = AdaLN of x rows [first_row, first_row + rows), from normed row 0 on.
-void Rollout::Workspace::normalise(Tile& t, std::int64_t layer, Modulation shift, std::int64_t first_row,
-                                   std::int64_t rows) {
+// AdaLN of x rows [first_row, first_row + rows).
+cpu::AdaLN Rollout::Workspace::ada_ln(Tile& t, std::int64_t layer, Modulation shift, std::int64_t first_row,
+                                      std::int64_t rows) const {
   const std::int64_t offset = (layer * kModulations + shift) * dim;
-  kernels.ada_ln({t.x + first_row * dim, dim, rows, dim, t.modulation_of + first_row, offset, offset + dim, storage},
-                 precision, t.normed);
+  return {t.x + first_row * dim, dim, rows, dim, t.modulation_of + first_row, offset, offset + dim, storage};
 }
 
 // x += gate * y for rows from `row` on.
@@ -238,50 +277,76 @@ cpu::Epilogue Rollout::Workspace::gated(Tile& t, std::int64_t layer, Modulation 
 
 // The keys that rows from first_row on attend to: shared ones, then the candidate's own up to the row's frame.
 void Rollout::Workspace::point_at_keys(Tile& t, const Pass& pass, std::int64_t layer, std::int64_t first_row) {
-  const RolloutStep& step = pass.step;
-  const std::int64_t own = pass.first_frame - step.cached;  // the first frame that is not shared
+  const std::int64_t window = pass.step.window, own = first_key(pass);
   for (std::int64_t row = first_row; row < pass.rows(); ++row) {
     const std::int64_t slot = row / pass.count, candidate = row % pass.count, r = row - first_row;
     const std::int64_t last = pass.first_frame + slot;
-    const void** keys = t.keys_of + r * history;
-    for (std::int64_t frame = step.window; frame <= last; ++frame) {
-      *keys++ =
-          frame < own ? shared_kv(pass.problem, step.window, layer, frame) : kv_row(t, pass, layer, frame, candidate);
+    const void** keys = t.keys_of + r * (history - 1);
+    for (std::int64_t frame = window + 1; frame <= last; ++frame) {
+      *keys++ = frame < own ? shared_kv(pass.problem, window, layer, frame) : kv_row(t, pass, layer, frame, candidate);
     }
-    t.keys[r] = static_cast<std::int32_t>(last - step.window + 1);
+    t.keys[r] = static_cast<std::int32_t>(last - window);
     t.query_of[r] = static_cast<std::byte*>(t.queries) + r * query_bytes;
   }
 }
 
-// x += gate * attention for rows from first_row on. Keys and values are those of all rows.
+void Rollout::Workspace::point_at_anchors(Tile& t, const Pass& pass, std::int64_t layer) {
+  const bool shared = pass.step.shared != 0;
+  const float* anchors = shared ? shared_anchor(pass.problem, pass.step.window, layer) : own_anchors(t, pass, layer);
+  for (std::int64_t row = pass.anchors(); row < pass.rows(); ++row) {
+    t.anchor_of[row] = anchors + (shared ? 0 : row % pass.count * anchor_stride);
+  }
+}
+
+// x += gate * attention for the rows of a pass that are anchors; what others need of them is kept.
+void Rollout::Workspace::attend_alone(Tile& t, const Pass& pass, std::int64_t layer) {
+  const PredictorLayerWeights& w = weights.layers[static_cast<std::size_t>(layer)];
+  cpu::AdaLN norm = ada_ln(t, layer, kShiftAttention, 0, pass.anchors());
+  norm.kept = own_anchors(t, pass, layer);
+  norm.kept_stride = anchor_stride;
+  kernels.ada_ln(norm, precision, t.normed);
+  float* alone = norm.kept + dim;
+  run_linear(kernels, w.attention_alone, t.normed, pass.anchors(), {}, alone, anchor_stride);
+  const std::int64_t gate = (layer * kModulations + kGateAttention) * dim;
+  for (std::int64_t row = 0; row < pass.anchors(); ++row) {
+    add_gated(alone + row * anchor_stride, t.modulation_of[row], gate, storage, dim, t.x + row * dim);
+  }
+}
+
+// x += gate * attention for anchors, if there are any, and rows from first_row on. Keys and values are those of all
+// rows.
 void Rollout::Workspace::attention(Tile& t, const Pass& pass, std::int64_t layer, std::int64_t first_row) {
   const PredictorLayerWeights& w = weights.layers[static_cast<std::size_t>(layer)];
-  normalise(t, layer, kShiftAttention, 0, pass.rows());
+  const std::int64_t first = pass.anchors(), others = pass.rows() - first;
+  if (first) attend_alone(t, pass, layer);
+  if (others == 0) return;
+  point_at_anchors(t, pass, layer);
+  cpu::AdaLN norm = ada_ln(t, layer, kShiftAttention, first, others);
+  norm.anchor = t.anchor_of + first;
+  norm.differences = t.differences;
+  kernels.ada_ln(norm, precision, t.normed);
   cpu::Epilogue store;
   store.store = storage;
-  if (pass.step.needs_keys) {
-    run_linear(kernels, w.key_value, t.normed, pass.rows(), store, kv_row(t, pass, layer, pass.first_frame, 0),
-               kv_stride);
-  }
-  if (first_row == 0 && pass.step.alone()) {
-    run_linear(kernels, w.attention_alone, t.normed, pass.count, gated(t, layer, kGateAttention, 0), t.x, dim);
-    first_row = pass.count;
-  }
+  run_linear(kernels, w.key_value_difference, t.differences, others, store,
+             kv_row(t, pass, layer, pass.first_frame + first / pass.count, 0), kv_stride);
+
+  first_row = std::max(first_row, first);
   const std::int64_t rows = pass.rows() - first_row;
-  if (rows == 0) return;
-  run_linear(kernels, w.query, rows_from(kernels, t.normed, precision, first_row), rows, store, t.queries,
+  run_linear(kernels, w.query, rows_from(kernels, t.normed, precision, first_row - first), rows, store, t.queries,
              query_stride);
   point_at_keys(t, pass, layer, first_row);
-  kernels.window_attention(
-      {rows, config.predictor_heads, config.predictor_head_dim, storage, t.query_of, t.keys_of, inner, history, t.keys},
-      precision, t.attended);
-  run_linear(kernels, w.attention_out, t.attended, rows, gated(t, layer, kGateAttention, first_row),
-             t.x + first_row * dim, dim);
+  kernels.window_attention({rows, config.predictor_heads, config.predictor_head_dim, storage, t.query_of, t.keys_of,
+                            inner, history - 1, t.keys},
+                           precision, t.attended);
+  cpu::Epilogue add = gated(t, layer, kGateAttention, first_row);
+  add.addend = t.anchor_of + first_row;
+  add.addend_offset = dim;
+  run_linear(kernels, w.attention_difference, t.attended, rows, add, t.x + first_row * dim, dim);
 }
 
 void Rollout::Workspace::mlp(Tile& t, std::int64_t layer, std::int64_t first_row, std::int64_t rows) {
   const PredictorLayerWeights& w = weights.layers[static_cast<std::size_t>(layer)];
-  normalise(t, layer, kShiftMlp, first_row, rows);
+  kernels.ada_ln(ada_ln(t, layer, kShiftMlp, first_row, rows), precision, t.normed);
   run_linear_to_rows(kernels, w.mlp_in, t.normed, rows, cpu::Activation::gelu, precision, t.staging, t.hidden);
   run_linear(kernels, w.mlp_out, t.hidden, rows, gated(t, layer, kGateMlp, first_row), t.x + first_row * dim, dim);
 }
@@ -311,7 +376,8 @@ void Rollout::Workspace::run_step(Tile& t, std::int64_t problem, std::int64_t st
   }
 }
 
-// Keys and values of the frames window .. context - 2 of a problem, at positions counted from `window`.
+// The anchor, and keys and values, of the frames window .. context - 2 of a problem, at positions counted from
+// `window`.
 void Rollout::Workspace::share_context(std::int64_t problem, std::int64_t window) {
   Tile& t = tiles[0];
   const std::int64_t frames = context - 1 - window;
@@ -322,7 +388,8 @@ void Rollout::Workspace::share_context(std::int64_t problem, std::int64_t window
   }
   for (std::int64_t layer = 0; layer < depth; ++layer) {
     attention(t, pass, layer, 0);
-    for (std::int64_t slot = 0; slot < frames; ++slot) {
+    std::copy_n(t.anchors, 2 * dim, shared_anchor(problem, window, layer));
+    for (std::int64_t slot = 1; slot < frames; ++slot) {
       const std::byte* from = kv_row(t, pass, layer, window + slot, 0);
       std::copy(from, from + kv_bytes, shared_kv(problem, window, layer, window + slot));
     }

@@ -1,5 +1,7 @@
 #include "model/rollout_schedule.h"
 
+#include <algorithm>
+
 #include "model/predictor_weights.h"
 
 namespace lewm {
@@ -19,11 +21,10 @@ std::int64_t rollout_flops(const Config& c, std::int64_t context, std::int64_t h
     const bool projects = c.latent_dim != dim;
     total += block + head + (projects ? step.fresh * c.latent_dim * dim : 0);
     for (std::int64_t layer = 0; layer < c.predictor_depth; ++layer) {
-      const bool last = layer + 1 == c.predictor_depth;
-      const std::int64_t tokens = last ? 1 : step.fresh;
-      const std::int64_t lonely = step.alone() && (!last || step.fresh == 1) ? 1 : 0;
-      total += (step.needs_keys ? step.fresh * key_value : 0) + lonely * alone + (tokens - lonely) * (query + out) +
-               tokens * mlp;
+      const std::int64_t anchors = step.alone() ? 1 : 0, others = step.fresh - anchors;
+      const bool last = layer + 1 == c.predictor_depth;  // the newest token alone goes on
+      total += anchors * alone + others * key_value +
+               (last ? std::min<std::int64_t>(others, 1) : others) * (query + out) + (last ? 1 : step.fresh) * mlp;
     }
   }
   return 2 * total;

@@ -4,8 +4,13 @@
 // paired with the block that leaves it: executed block f for f < C - 1, candidate block f - (C - 1) from there on. Step
 // t sees the last `history` of the frames 0..C-1+t, at positions counted from the start of that window.
 //
-// Frames before C - 1 and their blocks are the same for all candidates: their keys and values are computed once per
+// Frames before C - 1 and their blocks are the same for all candidates: what others need of them is computed once per
 // problem and window start. Until the window slides, the candidates' own keys and values are kept from step to step.
+//
+// Keys and values are linear, and softmax does not change when all its logits do by the same, so with the first token
+// of the window, the anchor, x_0:
+//   sum_j p_j V x_j = V x_0 + sum_{j>0} p_j V (x_j - x_0),   p = softmax_j(q . K x_j) = softmax_j(q . K (x_j - x_0))
+// The anchor needs no query, key or value, and its part of every output, out(V x_0), is one dim x dim product.
 #pragma once
 
 #include <algorithm>
@@ -20,9 +25,11 @@ struct RolloutStep {
   std::int64_t shared;  // window frames that all candidates share: window .. window + shared - 1
   std::int64_t cached;  // candidate frames whose keys and values are kept from earlier steps
   std::int64_t fresh;   // candidate frames computed in this step; the last one gives the output
-  bool needs_keys;      // somebody attends to the fresh tokens: this step, or a later one before the window slides
+  // Of the GPU, which does without anchors: somebody attends to the fresh tokens, in this step or in a later one before
+  // the window slides.
+  bool needs_keys;
 
-  // The first fresh frame sees only itself.
+  // The first fresh frame is the window's first: the anchor.
   bool alone() const { return shared + cached == 0; }
 };
 

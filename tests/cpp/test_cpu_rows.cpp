@@ -127,6 +127,53 @@ TEST(ada_ln_agrees_with_scalar) {
   });
 }
 
+// What is kept of a row, and its difference from an anchor, as converting those floats gives it.
+TEST(ada_ln_keeps_rows_and_writes_differences) {
+  for_tiers([](const Kernels& tier, Precision p) {
+    for (std::int64_t d : kWidths) {
+      constexpr std::int64_t kRows = 6;
+      Random random(static_cast<std::uint32_t>(d + 2));
+      const std::int64_t stride = d + 3;
+      const std::vector<float> x = random.normal(kRows * d), modulation = random.normal(2 * d, 0.5f),
+                               anchors = random.normal(2 * d);
+      const void* modulations[kRows];
+      const float* anchor[kRows];
+      for (std::int64_t r = 0; r < kRows; ++r) {
+        modulations[r] = modulation.data();
+        anchor[r] = anchors.data() + r % 2 * d;
+      }
+      std::vector<float> kept(static_cast<std::size_t>(kRows * stride), -1.0f), difference;
+      RowsBuffer plain(tier, p, kRows, d), got(tier, p, kRows, d), differences(tier, p, kRows, d),
+          want(tier, p, kRows, d);
+      AdaLN args = {x.data(), d, kRows, d, modulations, 0, d};
+      tier.ada_ln(args, p, plain.view);
+      args.kept = kept.data();
+      args.kept_stride = stride;
+      args.anchor = anchor;
+      args.differences = differences.view;
+      tier.ada_ln(args, p, got.view);
+      for (std::int64_t r = 0; r < kRows; ++r) {
+        for (std::int64_t i = 0; i < stride; ++i) {
+          const float value = kept[static_cast<std::size_t>(r * stride + i)];
+          if (i < d) difference.push_back(value - anchor[r][i]);
+          if (i >= d) CHECK_EQ(value, -1.0f);
+        }
+        for (std::int64_t i = 0; i < d; ++i) CHECK_EQ(got.value(r, i), plain.value(r, i));
+      }
+      const Gemm& gemm = tier.gemm[static_cast<int>(p)];
+      gemm.convert(kept.data(), stride, kRows, d, want.view);
+      for (std::int64_t r = 0; r < kRows; ++r) {
+        for (std::int64_t i = 0; i < d; ++i) CHECK_EQ(got.value(r, i), want.value(r, i));
+      }
+      gemm.convert(difference.data(), d, kRows, d, want.view);
+      for (std::int64_t r = 0; r < kRows; ++r) {
+        for (std::int64_t i = 0; i < d; ++i) CHECK_EQ(differences.value(r, i), want.value(r, i));
+      }
+      check_padding(differences, tier, label(tier, p, "ada_ln differences", d));
+    }
+  });
+}
+
 TEST(scalar_ada_ln_equals_its_formula) {
   const float x[4] = {1, 2, 3, 6}, modulation[8] = {0.5f, -0.25f, 1, 0, 0.1f, 0.2f, -0.3f, 0.4f};  // shift, scale
   const void* rows[1] = {modulation};
@@ -175,15 +222,39 @@ TEST(window_attention_agrees_with_scalar) {
   });
 }
 
-// One key: the softmax is 1 and the output is that key's value, whatever the query.
-TEST(one_key_returns_its_value) {
-  const std::vector<float> qkv = Random(11).normal(3 * 64, 5.0f);
+// Attention over the differences from a token, and that token's value, are attention over all tokens.
+TEST(window_attention_over_differences_equals_softmax) {
+  constexpr std::int64_t kHeads = 2, kDim = 32, kWidth = kHeads * kDim;
+  constexpr std::size_t kTokens = 4;
+  Random random(11);
+  const std::vector<float> query = random.normal(kWidth, 0.5f);
+  std::vector<float> token[kTokens], difference[kTokens];  // a key, then a value
+  for (std::size_t j = 0; j < kTokens; ++j) {
+    token[j] = random.normal(2 * kWidth);
+    difference[j] = token[j];
+    for (std::size_t i = 0; i < token[j].size(); ++i) difference[j][i] -= token[0][i];
+  }
+  const void *q = query.data(), *key[kTokens - 1];
+  for (std::size_t j = 1; j < kTokens; ++j) key[j - 1] = difference[j].data();
   for (Isa isa : tiers()) {
-    const void *query = qkv.data(), *key = qkv.data() + 64;
-    const std::int32_t keys = 1;
-    RowsBuffer got(kernels(isa), Precision::fp32, 1, 64);
-    kernels(isa).window_attention({1, 2, 32, Store::f32, &query, &key, 64, 1, &keys}, Precision::fp32, got.view);
-    for (std::int64_t i = 0; i < 64; ++i) CHECK_NEAR(got.value(0, i), qkv[static_cast<std::size_t>(128 + i)], 1e-6);
+    for (std::int32_t keys = 1; keys < static_cast<std::int32_t>(kTokens); ++keys) {
+      RowsBuffer got(kernels(isa), Precision::fp32, 1, kWidth);
+      kernels(isa).window_attention({1, kHeads, kDim, Store::f32, &q, key, kWidth, 3, &keys}, Precision::fp32,
+                                    got.view);
+      for (std::int64_t i = 0; i < kWidth; ++i) {
+        const std::int64_t head = i / kDim * kDim;
+        double total = 0, value = 0;
+        for (std::size_t j = 0; j <= static_cast<std::size_t>(keys); ++j) {
+          double logit = 0;
+          for (std::int64_t c = head; c < head + kDim; ++c) {
+            logit += static_cast<double>(query[static_cast<std::size_t>(c)]) * token[j][static_cast<std::size_t>(c)];
+          }
+          total += std::exp(logit);
+          value += std::exp(logit) * token[j][static_cast<std::size_t>(kWidth + i)];
+        }
+        CHECK_NEAR(got.value(0, i) + token[0][static_cast<std::size_t>(kWidth + i)], value / total, 1e-5);
+      }
+    }
   }
 }
 

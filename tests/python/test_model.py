@@ -60,7 +60,7 @@ def test_work_of_the_published_sizes() -> None:
     last = tokens * 2 * d * d + 2 * d * d + mlp + 2 * tokens * d
     head = 2048 * (d + d)
     assert model.encode_flops == 2 * (256 * 3 * 14 * 14 * d + 11 * layer + last + head)
-    assert model.rollout_flops(5) == 171_715_584
+    assert model.rollout_flops(5) == 157_707_264
     assert model.rollout_flops(5, context=3) > model.rollout_flops(5)
     with pytest.raises(ValueError, match=r"context: expected 1\.\.3 \(the model's history\), got 4"):
         model.rollout_flops(5, context=4)

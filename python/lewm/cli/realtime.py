@@ -41,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--acts", type=int, default=500, help="realtime: measured acts (default: 500)")
     parser.add_argument("--starts", type=int, default=5, help="realtime: processes started (default: 5)")
+    parser.add_argument(
+        "--encoder-precision",
+        default="auto",
+        choices=("auto", "fp32", "bf16", "int8"),
+        help="realtime: of the encoder (default: what a model is loaded with)",
+    )
     parser.add_argument("--load", type=int, default=2, help="realtime: processes that spin beside the loop")
     parser.add_argument(
         "--deadline", type=float, default=0.05, help="realtime: seconds of an act that plans; 0: no deadline"
@@ -86,6 +92,7 @@ def _settings(args: argparse.Namespace, path: Path, precision: str) -> dict[str,
     return {
         "path": str(path),
         "precision": precision,
+        "encoder_precision": args.encoder_precision,
         "threads": args.threads,
         "samples": args.samples,
         "iterations": args.iterations,
@@ -101,13 +108,14 @@ class _Loop:
         self,
         path: str,
         precision: str,
+        encoder_precision: str,
         threads: int | None,
         samples: int,
         iterations: int,
         horizon: int,
         deadline: float | None,
     ) -> None:
-        model = lewm.load(path, precision=precision, threads=threads)
+        model = lewm.load(path, precision, threads, encoder_precision=encoder_precision)
         planner = lewm.Planner(
             model, samples=samples, elites=max(1, samples // 8), iterations=iterations, horizon=horizon
         )
@@ -130,6 +138,7 @@ def _measure(args: argparse.Namespace, path: Path, precision: str) -> dict[str, 
     starts = [_start(settings) for _ in range(args.starts)]
     row: dict[str, Any] = {
         "precision": precision,
+        "encoder_precision": args.encoder_precision,
         "first_action_seconds": min(seconds for seconds, _ in starts),
         "resident_mb": max(resident for _, resident in starts),
         "latencies": {},
@@ -144,7 +153,12 @@ def _measure(args: argparse.Namespace, path: Path, precision: str) -> dict[str, 
 
 def _floor(settings: dict[str, Any]) -> dict[str, float]:
     """Seconds that the products of an act which plans take at the measured peak: its frame, and each iteration."""
-    model = lewm.load(settings["path"], precision=settings["precision"], threads=settings["threads"])
+    model = lewm.load(
+        settings["path"],
+        settings["precision"],
+        settings["threads"],
+        encoder_precision=settings["encoder_precision"],
+    )
     iteration = settings["samples"] * model.rollout_flops(settings["horizon"])
     return {
         "encode_floor": model.encode_flops / _core.gemm_peak(model.encoder_precision, model.threads),
@@ -224,7 +238,8 @@ def _resident_mb() -> float:
 
 
 def _print(row: dict[str, Any]) -> None:
-    print(f"--- {row['precision']} on {_core.active_isa()} ---")
+    encoder = "" if row["encoder_precision"] == "auto" else f", the encoder in {row['encoder_precision']},"
+    print(f"--- {row['precision']}{encoder} on {_core.active_isa()} ---")
     print(f"process start to first action: {row['first_action_seconds'] * 1e3:.0f} ms (the shortest)")
     print(f"resident memory: {row['resident_mb']:.0f} MB, Python and numpy included")
     for name, loop in row["loops"].items():
