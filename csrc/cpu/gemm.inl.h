@@ -104,8 +104,6 @@ class RegisterBlocks {
   Multiply multiply_;
 };
 
-constexpr std::int64_t kLeastPace = 4;  // steps of K between two requests, at least
-
 // Rows as they pass the panels, in tiles of (nearly) equal height: a last one of few rows would leave most of the
 // multipliers waiting.
 template <class Dot>
@@ -134,7 +132,8 @@ static void run(Rows x, std::int64_t rows, const PackedMatrix& w, const Epilogue
   const std::int64_t blocks = (tiles.count + most - 1) / most;
   for (std::int64_t block = 0; block < blocks; ++block) {
     const std::int64_t first = tiles.count * block / blocks, last = tiles.count * (block + 1) / blocks;
-    const std::int64_t pace = max_of(last - first, kLeastPace), asked = (words + pace - 1) / pace * kTileColumns * 4;
+    // Together the tiles ask for all of the next panel: what they leave, the few rows of a small plan wait for.
+    const std::int64_t pace = last - first, asked = (words + pace - 1) / pace * kTileColumns * 4;
     const char* panel = static_cast<const char*>(w.data);
     for (std::int64_t column = 0; column < w.n; column += kTileColumns, panel += panel_bytes) {
       const std::int64_t columns = w.n - column < kTileColumns ? w.n - column : kTileColumns;
