@@ -52,6 +52,9 @@ LayerPrecisions choose_precisions(const char* argument, const cpu::Kernels& kern
 }
 
 // Of the rows whose width check_widths leaves free.
+std::int64_t widest_predictor_row(const Config& config) {
+  return std::max(config.predictor_mlp_dim, config.action_mlp_scale * config.latent_dim);
+}
 std::int64_t widest_encoder_row(const Config& config) {
   return std::max(config.encoder_mlp_dim, 3 * config.patch_size * config.patch_size);
 }
@@ -152,7 +155,7 @@ std::shared_ptr<const Model> Model::create(const Config& config, const TensorSou
   check_scale("preprocessing", preprocessing.mean, preprocessing.std, 3);
   check_action_scaling(scaling, config.action_dim);
   const cpu::Kernels& kernels = cpu::kernels(isa);
-  LayerPrecisions layers = choose_precisions("precision", kernels, precision, config.predictor_mlp_dim);
+  LayerPrecisions layers = choose_precisions("precision", kernels, precision, widest_predictor_row(config));
   LayerPrecisions encoder_layers = choose_precisions("encoder_precision", kernels,
                                                      encoder_precision.value_or(precision), widest_encoder_row(config));
 

@@ -32,7 +32,8 @@ PredictorLayerWeights build_layer(WeightReader& reader, WeightMemory& memory, co
   return weights;
 }
 
-void build_action_encoder(WeightReader& reader, WeightMemory& memory, const Config& config, PredictorWeights& weights) {
+void build_action_encoder(WeightReader& reader, WeightMemory& memory, const Config& config, Precision precision,
+                          PredictorWeights& weights) {
   const std::int64_t block = config.block_dim(), smoothed = config.action_smoothed_dim;
   const std::int64_t width = config.latent_dim, hidden = config.action_mlp_scale * width;
   const Affine convolution = reader.linear("action_encoder.patch_embed", smoothed, block, true, {smoothed, block, 1});
@@ -42,7 +43,7 @@ void build_action_encoder(WeightReader& reader, WeightMemory& memory, const Conf
     second = compose(reader.linear("predictor.transformer.cond_proj", config.predictor_dim, width), second);
   }
   weights.action_in = memory.pack(compose(first, convolution), Precision::fp32);
-  weights.action_out = memory.pack(second, Precision::fp32);
+  weights.action_out = memory.pack(second, precision);
 }
 
 void build_positions(WeightReader& reader, WeightMemory& memory, const Config& config, Precision precision,
@@ -70,7 +71,7 @@ PredictorWeights build_predictor_weights(WeightReader& reader, WeightMemory& mem
                                          LayerPrecisions precisions) {
   const std::int64_t dim = config.predictor_dim;
   PredictorWeights weights;
-  build_action_encoder(reader, memory, config, weights);
+  build_action_encoder(reader, memory, config, precisions.fine, weights);
   build_positions(reader, memory, config, precisions.fine, weights);
 
   const auto prefix_of = [](std::int64_t l) { return "predictor.transformer.layers." + std::to_string(l) + "."; };

@@ -38,7 +38,7 @@ void add_gated(const float* y, const void* gates, std::int64_t offset, cpu::Stor
 struct TileScratch {
   // Blocks on their way to modulations, [tile_size, ...].
   cpu::Rows block;      // fp32, [A]
-  cpu::Rows action;     // fp32, [hidden]
+  cpu::Rows action;     // [hidden]
   cpu::Rows condition;  // SiLU(c), [dim]
   // Rings over the last `history` frames of each candidate: ring slot, then candidate.
   std::byte* modulations = nullptr;  // [history, tile_size, modulation_stride] of `storage`
@@ -50,7 +50,7 @@ struct TileScratch {
   cpu::Rows differences;     // [dim], of the normed rows from their window's anchor
   cpu::Rows attended;        // [inner]
   cpu::Rows hidden;          // [mlp_dim]
-  float* staging = nullptr;  // [kStagingRows, max(dim, mlp_dim)], where layers need it
+  float* staging = nullptr;  // [kStagingRows, max(dim, mlp_dim, hidden)], where layers need it
   void* queries = nullptr;   // [query_stride] of `storage`
   // Keys, then values of the differences of candidates' tokens from their anchor, the anchor left out. Before the
   // window slides: [depth, history - 1, tile_size, kv_stride], kept from step to step. After: [pass_rows, kv_stride],
@@ -177,7 +177,9 @@ void Rollout::Workspace::lay_out(Arena& a) {
     t.differences = take_rows(a, kernels, precision, pass_rows, dim);
     t.attended = take_rows(a, kernels, precision, pass_rows, inner);
     t.hidden = take_rows(a, kernels, precision, pass_rows, config.predictor_mlp_dim);
-    if (is_integer(precision)) t.staging = take_staging(a, std::max(dim, config.predictor_mlp_dim));
+    if (is_integer(precision)) {
+      t.staging = take_staging(a, std::max({dim, config.predictor_mlp_dim, weights.action_out.in()}));
+    }
     t.queries = a.take<std::byte>(pass_rows * query_bytes);
     t.kv = a.take<std::byte>(std::max(depth * (history - 1) * tile_size, pass_rows) * kv_bytes);
     t.anchors = a.take<float>(depth * tile_size * anchor_stride);
@@ -217,7 +219,7 @@ void Rollout::Workspace::encode_blocks(Tile& t, const float* blocks, std::int64_
                                        std::byte* modulations) {
   convert_rows(kernels, weights.action_in.precision, blocks, block_stride, n, block_dim, t.block);
   run_linear_to_rows(kernels, weights.action_in, t.block, n, cpu::Activation::silu, weights.action_out.precision,
-                     nullptr, t.action);
+                     t.staging, t.action);
   run_linear_to_rows(kernels, weights.action_out, t.action, n, cpu::Activation::silu, weights.modulation.precision,
                      t.staging, t.condition);
   cpu::Epilogue store;
@@ -395,6 +397,12 @@ void Rollout::Workspace::share_context(std::int64_t problem, std::int64_t window
     }
     mlp(t, layer, 0, frames);
   }
+}
+
+std::int64_t candidates_of_task(std::int64_t problems, std::int64_t samples, std::int64_t most, int threads) {
+  std::int64_t tasks = (samples + most - 1) / most;
+  while (tasks * problems % threads != 0 && samples / (tasks + 1) >= kFewestCandidates) ++tasks;
+  return (samples + tasks - 1) / tasks;
 }
 
 Rollout::Rollout(std::shared_ptr<const Model> model, const RolloutLimits& limits) : model_(std::move(model)) {

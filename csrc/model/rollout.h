@@ -15,6 +15,13 @@ struct RolloutLimits {
   std::int64_t candidates = INT64_MAX;  // of a problem, at most: a tile need not hold more
 };
 
+// Fewer candidates than this are mostly overhead as a task of their own.
+constexpr std::int64_t kFewestCandidates = 8;
+
+// Candidates of a task, `most` or fewer: each problem in tasks of equal size, in all a multiple of the threads where
+// the samples suffice.
+std::int64_t candidates_of_task(std::int64_t problems, std::int64_t samples, std::int64_t most, int threads);
+
 // A workspace over a shared model. Construction allocates all it will ever need; nothing else allocates or throws.
 class Rollout {
  public:

@@ -8,6 +8,7 @@
 #include <limits>
 #include <vector>
 
+#include "model/rollout.h"
 #include "plan/clock.h"
 #include "plan/noise.h"
 #include "plan/prediction.h"
@@ -176,20 +177,16 @@ void Search::State::begin(const PlanRequest& request) {
   std::fill_n(elite_rank.data(), request.problems * elites, -1);
 }
 
-// Candidates of a task: tasks of equal size, in a multiple of the threads where the candidates allow it. With a
-// deadline they are small enough for its clock to be looked at often.
+// Candidates of a task. With a deadline they are few enough for its clock to be looked at often.
 std::int64_t Search::State::task_size(std::int64_t problems, std::int64_t tile, double deadline) const {
-  constexpr std::int64_t kSmallest = 8;  // below this a task is mostly overhead
   constexpr double kTasksInADeadline = 8;
   std::int64_t most = tile;
   if (limited()) {
     const double pace = candidate_time.seconds();  // 0 by a clock that is too coarse
     const double fitting = pace > 0 ? deadline / kTasksInADeadline / pace : static_cast<double>(tile);
-    most = std::min(tile, std::max(kSmallest, static_cast<std::int64_t>(std::min(fitting, 1e9))));
+    most = std::min(tile, std::max(kFewestCandidates, static_cast<std::int64_t>(std::min(fitting, 1e9))));
   }
-  std::int64_t tasks = (samples + most - 1) / most;
-  while (tasks * problems % pool.threads() != 0 && samples / (tasks + 1) >= kSmallest) ++tasks;
-  return (samples + tasks - 1) / tasks;
+  return candidates_of_task(problems, samples, most, pool.threads());
 }
 
 // Element e of candidate i: mean + std * noise. Candidate 0 is the mean itself; the next ones are kept elites, if any.

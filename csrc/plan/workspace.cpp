@@ -113,13 +113,14 @@ Status Workspace::rollout(const History& seen, const float* actions, std::int64_
   if (status != Status::ok) return status;
   if (device_) return from_device(device_->rollout(as_seen(seen), actions, samples, horizon, latents, stream_));
   Rollout& rollout = host_->rollout;
-  const std::int64_t tile = rollout.tile(), tiles = (samples + tile - 1) / tile;
+  const std::int64_t size = candidates_of_task(seen.problems, samples, rollout.tile(), pool_->threads());
+  const std::int64_t tasks = (samples + size - 1) / size;
   const std::int64_t block_dim = model_->config().block_dim(), latent_dim = model_->config().latent_dim;
   rollout.prepare(seen.latents, seen.past_actions, seen.problems, seen.context);
-  pool_->run(seen.problems * tiles, [&](std::int64_t task, int thread) {
-    const std::int64_t problem = task / tiles, first = task % tiles * tile;
+  pool_->run(seen.problems * tasks, [&](std::int64_t task, int thread) {
+    const std::int64_t problem = task / tasks, first = task % tasks * size;
     const std::int64_t row = (problem * samples + first) * horizon;
-    rollout.run_tile(thread, problem, actions + row * block_dim, std::min(tile, samples - first), horizon, true,
+    rollout.run_tile(thread, problem, actions + row * block_dim, std::min(size, samples - first), horizon, true,
                      latents + row * latent_dim);
   });
   return Status::ok;
@@ -135,12 +136,13 @@ Status Workspace::cost(const History& seen, const float* goals, const float* act
   if (status != Status::ok) return status;
   if (device_) return from_device(device_->cost(as_seen(seen), goals, actions, samples, horizon, cost, stream_));
   Rollout& rollout = host_->rollout;
-  const std::int64_t tile = rollout.tile(), tiles = (samples + tile - 1) / tile;
+  const std::int64_t size = candidates_of_task(seen.problems, samples, rollout.tile(), pool_->threads());
+  const std::int64_t tasks = (samples + size - 1) / size;
   rollout.prepare(seen.latents, seen.past_actions, seen.problems, seen.context);
-  pool_->run(seen.problems * tiles, [&](std::int64_t task, int thread) {
-    const std::int64_t problem = task / tiles, first = task % tiles * tile;
-    const std::int64_t n = std::min(tile, samples - first);
-    float* last = host_->last.data() + thread * tile * latent_dim;
+  pool_->run(seen.problems * tasks, [&](std::int64_t task, int thread) {
+    const std::int64_t problem = task / tasks, first = task % tasks * size;
+    const std::int64_t n = std::min(size, samples - first);
+    float* last = host_->last.data() + thread * rollout.tile() * latent_dim;
     rollout.run_tile(thread, problem, actions + (problem * samples + first) * horizon * block_dim, n, horizon, false,
                      last);
     model_->kernels().squared_distance(last, latent_dim, goals + problem * latent_dim, n, latent_dim,

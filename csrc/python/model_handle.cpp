@@ -83,7 +83,8 @@ void ModelHandle::for_each_tile(const Candidates& candidates, const Tile& tile) 
   const std::int64_t d = model_->config().latent_dim, a = model_->config().block_dim();
   const std::int64_t context = candidates.context;
   reserve(std::min(candidates.problems, kProblems), candidates.horizon);
-  const std::int64_t size = rollout_->tile();
+  const std::int64_t size =
+      candidates_of_task(std::min(kProblems, candidates.problems), candidates.samples, rollout_->tile(), threads());
   const std::int64_t tiles = (candidates.samples + size - 1) / size;
   for (std::int64_t begin = 0; begin < candidates.problems; begin += kProblems) {
     const std::int64_t problems = std::min(kProblems, candidates.problems - begin);
