@@ -24,8 +24,9 @@ struct DTypeName {
   std::int64_t bytes;
 };
 constexpr DTypeName kDTypes[] = {
-    {"F32", DType::f32, 4}, {"F16", DType::f16, 2}, {"BF16", DType::bf16, 2}, {"F64", DType::f64, 8},
-    {"I64", DType::i64, 8}, {"I32", DType::i32, 4}, {"I8", DType::i8, 1},     {"U8", DType::u8, 1},
+    {"F32", DType::f32, 4}, {"F16", DType::f16, 2},      {"BF16", DType::bf16, 2}, {"F64", DType::f64, 8},
+    {"I64", DType::i64, 8}, {"I32", DType::i32, 4},      {"I16", DType::i16, 2},   {"I8", DType::i8, 1},
+    {"U8", DType::u8, 1},   {"BOOL", DType::boolean, 1},
 };
 
 std::uint64_t little_endian_u64(const std::uint8_t* bytes) {
@@ -66,7 +67,7 @@ const DTypeName& read_dtype(const json::Value& entry) {
   for (const DTypeName& known : kDTypes) {
     if (known.name == *name) return known;
   }
-  throw Defect{"dtype: expected F64, F32, F16, BF16, I64, I32, I8 or U8, got " + json::quote(*name)};
+  throw Defect{"dtype: expected F64, F32, F16, BF16, I64, I32, I16, I8, U8 or BOOL, got " + json::quote(*name)};
 }
 
 std::int64_t checked_bytes(const std::vector<std::int64_t>& shape, std::int64_t item_bytes) {

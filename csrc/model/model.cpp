@@ -71,7 +71,6 @@ void check_scale(const char* field, const float* mean, const float* std, std::si
 
 void check_action_scaling(const ActionScaling& scaling, std::int64_t action_dim) {
   const auto n = static_cast<std::size_t>(action_dim);
-  if (scaling.mean.empty() && scaling.std.empty()) return;
   if (scaling.mean.size() != n || scaling.std.size() != n) {
     throw Error(Status::invalid_argument, "action_scaling: expected mean and std of " + std::to_string(n) +
                                               " dimensions, got " + std::to_string(scaling.mean.size()) + " and " +
@@ -116,6 +115,12 @@ std::vector<float> read_floats(const json::Value& object, std::string_view field
 ActionScaling read_scale(const std::string& key, const std::string& text) {
   try {
     const json::Value value = json::parse(text);
+    if (!value.object()) throw Error(Status::bad_file, "expected mean and std");
+    for (const json::Member& member : *value.object()) {
+      if (member.first != "mean" && member.first != "std") {
+        throw Error(Status::bad_file, "expected mean and std, got " + json::quote(member.first));
+      }
+    }
     return {read_floats(value, "mean"), read_floats(value, "std")};
   } catch (const Error& e) {
     throw Error(e.status(), key + ": " + e.what());
@@ -133,6 +138,15 @@ Preprocessing read_preprocessing(const SafetensorsFile& file) {
     preprocessing.std[c] = scale.std[c];
   }
   return preprocessing;
+}
+
+// Empty where the file has none.
+ActionScaling read_action_scaling(const SafetensorsFile& file, std::int64_t action_dim) {
+  const std::string* text = file.metadata("action_scaling");
+  if (!text) return {};
+  ActionScaling scaling = read_scale("action_scaling", *text);
+  check_action_scaling(scaling, action_dim);
+  return scaling;
 }
 
 }  // namespace
@@ -153,7 +167,7 @@ std::shared_ptr<const Model> Model::create(const Config& config, const TensorSou
   config.validate();
   check_widths(config);
   check_scale("preprocessing", preprocessing.mean, preprocessing.std, 3);
-  check_action_scaling(scaling, config.action_dim);
+  if (!scaling.mean.empty() || !scaling.std.empty()) check_action_scaling(scaling, config.action_dim);
   const cpu::Kernels& kernels = cpu::kernels(isa);
   LayerPrecisions layers = choose_precisions("precision", kernels, precision, widest_predictor_row(config));
   LayerPrecisions encoder_layers = choose_precisions("encoder_precision", kernels,
@@ -193,10 +207,8 @@ std::shared_ptr<const Model> Model::open(const std::string& path, Precision prec
   try {
     check_version(file);
     const Config config = config_from_json(required_metadata(file, "config"));
-    const std::string* scaling = file.metadata("action_scaling");
-    auto model =
-        create(config, file, read_preprocessing(file),
-               scaling ? read_scale("action_scaling", *scaling) : ActionScaling{}, precision, isa, encoder_precision);
+    auto model = create(config, file, read_preprocessing(file), read_action_scaling(file, config.action_dim), precision,
+                        isa, encoder_precision);
     file.check_unchanged();
     return model;
   } catch (const Error& e) {

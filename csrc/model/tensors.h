@@ -8,7 +8,7 @@
 
 namespace lewm {
 
-enum class DType : int { f32, f16, bf16, f64, i64, i32, i8, u8 };
+enum class DType : int { f32, f16, bf16, f64, i64, i32, i16, i8, u8, boolean };
 
 struct TensorView {
   DType dtype;

@@ -20,6 +20,8 @@ constexpr std::pair<std::string_view, std::string_view> kRenamed[] = {
     {"attention.o_proj.", "attention.output.dense."},
     {"mlp.fc1.", "intermediate.dense."},
     {"mlp.fc2.", "output.dense."},
+    {"layernorm_before.", "layernorm_before."},
+    {"layernorm_after.", "layernorm_after."},
 };
 
 [[noreturn]] void fail(std::string_view name, const std::string& what) {
@@ -82,12 +84,12 @@ std::string published_name(std::string_view name) {
   const std::string_view rest = name.substr(kPrefix.size());
   const std::size_t dot = rest.find('.');
   if (dot == std::string_view::npos) return std::string(name);
-  std::string_view field = rest.substr(dot + 1);
+  const std::string_view field = rest.substr(dot + 1);
   std::string published = "encoder.encoder.layer." + std::string(rest.substr(0, dot + 1));
   for (const auto& [later, first] : kRenamed) {
     if (field.starts_with(later)) return published.append(first).append(field.substr(later.size()));
   }
-  return published.append(field);
+  return std::string(name);
 }
 
 WeightReader::WeightReader(const TensorSource& source) : source_(source) {
@@ -132,14 +134,16 @@ BatchNorm WeightReader::batch_norm(const std::string& prefix, std::int64_t size)
   for (std::size_t i = 0; i < norm.variance.size(); ++i) {
     if (norm.variance[i] < 0) fail(prefix + ".running_var", "element " + std::to_string(i) + " is negative");
   }
+  // Inference has no use for it: it may be absent, and of any dtype and shape.
+  if (const auto count = tensors_.find(prefix + ".num_batches_tracked"); count != tensors_.end()) {
+    count->second.used = true;
+  }
   return norm;
 }
 
 void WeightReader::finish() const {
   for (const auto& [name, tensor] : tensors_) {
-    if (!tensor.used && !name.ends_with(".num_batches_tracked")) {
-      fail(tensor.source_name, "not a tensor of this model");
-    }
+    if (!tensor.used) fail(tensor.source_name, "not a tensor of this model");
   }
 }
 

@@ -77,6 +77,25 @@ TEST(reads_tensors_and_metadata) {
   CHECK(!file.metadata("a"));
 }
 
+TEST(dtypes) {
+  for (const auto& [name, bytes] : {std::pair{"F64", 8},
+                                    {"F32", 4},
+                                    {"F16", 2},
+                                    {"BF16", 2},
+                                    {"I64", 8},
+                                    {"I32", 4},
+                                    {"I16", 2},
+                                    {"I8", 1},
+                                    {"U8", 1},
+                                    {"BOOL", 1}}) {
+    const std::string size = std::to_string(bytes);
+    const TemporaryFile temporary(
+        file_of(R"({"a": {"dtype": ")" + std::string(name) + R"(", "shape": [], "data_offsets": [0, )" + size + "]}}",
+                std::string(static_cast<std::size_t>(bytes), 0)));
+    CHECK(SafetensorsFile(temporary.path()).find("a") != nullptr);
+  }
+}
+
 TEST(no_such_file) {
   CHECK(status_of("/no/such/folder/file") == Status::file_not_found);
   const TemporaryFile file(file_of("{}", ""));

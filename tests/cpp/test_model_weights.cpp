@@ -145,6 +145,7 @@ TEST(both_namings_of_the_encoder) {
   CHECK_EQ(published_name("encoder.layers.0.mlp.fc2.weight"), "encoder.encoder.layer.0.output.dense.weight");
   CHECK_EQ(published_name("encoder.layers.0.layernorm_before.bias"), "encoder.encoder.layer.0.layernorm_before.bias");
   CHECK_EQ(published_name("predictor.pos_embedding"), "predictor.pos_embedding");
+  CHECK_EQ(published_name("encoder.layers.0.output.dense.bias"), "encoder.layers.0.output.dense.bias");
 
   const Config config = small_config();
   naive::Tensors tensors = naive::random_weights(config, 1);
@@ -267,6 +268,21 @@ TEST(other_dtypes_of_weights) {
   }
 }
 
+TEST(counts_of_batches_are_not_used) {
+  const Config config = small_config();
+  const naive::Tensors all = naive::random_weights(config, 3);
+  const std::vector<float> expected = some_latents(make_model(config, all, kScalar));
+  const std::string count = "projector.net.1.num_batches_tracked";
+  naive::Tensors tensors = all;
+  tensors.add(count, {2, 3});
+  tensors.view(count).dtype = lewm::DType::i32;
+  CHECK(same_bytes(some_latents(make_model(config, tensors, kScalar)), expected));
+  tensors.remove(count);
+  CHECK(same_bytes(some_latents(make_model(config, tensors, kScalar)), expected));
+  tensors.add("projector.net.2.num_batches_tracked", {});
+  refuse(config, tensors, "tensor projector.net.2.num_batches_tracked: not a tensor of this model");
+}
+
 TEST(precisions_and_scales) {
   const Config config = small_config();
   const naive::Tensors tensors = naive::random_weights(config, 4);
@@ -351,6 +367,10 @@ TEST(deployment_metadata) {
   CHECK_THROWS(open(with("action_scaling", "{\"mean\": [\"a\"], \"std\": [1]}")), Error,
                "action_scaling: mean: expected");
   CHECK_THROWS(open(with("action_scaling", "{\"mean\": [0], \"std\": [1]}")), Error, "of 5 dimensions, got 1 and 1");
+  CHECK_THROWS(open(with("action_scaling", "{\"mean\": [], \"std\": []}")), Error, "of 5 dimensions, got 0 and 0");
+  CHECK_THROWS(open(with("action_scaling", "[]")), Error, "action_scaling: expected mean and std");
+  CHECK_THROWS(open(with("preprocessing", "{\"mean\": [0, 0, 0], \"std\": [1, 1, 1], \"max\": 255}")), Error,
+               "preprocessing: expected mean and std, got \"max\"");
   CHECK_THROWS(lewm::Model::open("/no/such/model", Precision::fp32, lewm::cpu::Isa::scalar), Error, "/no/such/model");
 }
 

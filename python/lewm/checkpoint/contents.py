@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from lewm.checkpoint.safetensors import unique
 from lewm.config import LeWMConfig
 from lewm.errors import Error
 
@@ -48,6 +49,8 @@ def scaling(name: str, values: Any, size: int) -> Scaling:
 
 def _numbers(name: str, values: Any, size: int) -> list[float]:
     try:
+        if any(isinstance(value, (str, bytes, bool)) for value in values):
+            raise TypeError
         numbers = [float(value) for value in values]
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name}: expected {size} numbers, got {values!r:.80}") from None
@@ -132,7 +135,7 @@ def from_metadata(metadata: dict[str, str], state: dict[str, NDArray[Any]], sour
 
 
 def _object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
+    value = json.loads(text, object_pairs_hook=unique)
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, got {type(value).__name__}")
     return value

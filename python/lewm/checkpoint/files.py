@@ -59,8 +59,9 @@ def read_checkpoint(path: str | os.PathLike[str], frame_skip: int | None = None)
         tensors, metadata = safetensors.read(weights)
     else:
         tensors = read_state_dict(weights)
-    tensors = from_any_naming(tensors)
-    if "format" in metadata:
+    deployment = "format" in metadata
+    tensors = from_any_naming(tensors, deployment=deployment)
+    if deployment:
         checkpoint = from_metadata(metadata, tensors, weights.name)
         _check_frame_skip(frame_skip, checkpoint.config.frame_skip, weights.name)
     else:

@@ -33,18 +33,21 @@ _NEW_LAYER = re.compile(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
 _IGNORED = ("encoder.embeddings.mask_token", "encoder.pooler.dense.weight", "encoder.pooler.dense.bias")
 
 
-def from_any_naming(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def from_any_naming(
+    tensors: Mapping[str, NDArray[Any]], *, deployment: bool = False
+) -> dict[str, NDArray[Any]]:
     """The tensors under the names that lewm writes (the encoder's of before transformers 5).
 
-    Drops the prefix that ``torch.compile`` leaves in names, and tensors without use in inference.
+    Drops the prefix that ``torch.compile`` leaves in names, and tensors without use in inference; neither belongs into
+    a ``deployment`` file, where the core refuses them.
 
     Raises:
         lewm.Error: two names mean the same tensor.
     """
     result: dict[str, NDArray[Any]] = {}
     for name, tensor in tensors.items():
-        plain = name.replace("_orig_mod.", "")
-        if plain in _IGNORED:
+        plain = name if deployment else name.replace("_orig_mod.", "")
+        if plain in _IGNORED and not deployment:
             continue
         match = _NEW_LAYER.fullmatch(plain)
         if match and match[2] in _LAYER_NAMES_BACK:
@@ -151,7 +154,8 @@ def check_tensors(
 ) -> dict[str, NDArray[Any]]:
     """The tensors that a model of these sizes has, contiguous, in the order of its state dict.
 
-    Floating-point tensors come as float32. ``num_batches_tracked`` may be absent: inference does not use it.
+    Floating-point tensors come as float32. ``num_batches_tracked`` has no use in inference: where it is absent, or no
+    single integer, it comes as 0.
 
     Raises:
         lewm.Error: a tensor is missing, has another shape, is not finite, is a negative variance, or belongs to no
@@ -164,7 +168,7 @@ def check_tensors(
     shapes = expected_shapes(config)
     for name, shape in shapes.items():
         tensor = tensors.get(name)
-        if tensor is None and name.endswith(".num_batches_tracked"):
+        if name.endswith(".num_batches_tracked") and not _is_count(tensor):
             tensor = np.zeros(shape, np.int64)
         if tensor is None:
             raise Error(f"{source}: {name}: expected {shape}, got no such tensor")
@@ -173,6 +177,10 @@ def check_tensors(
         result[name] = _as_float32(tensor, name, source)
     _refuse_extra(tensors, shapes, source)
     return result
+
+
+def _is_count(tensor: NDArray[Any] | None) -> bool:
+    return tensor is not None and tensor.shape == () and tensor.dtype.kind in "iu"
 
 
 def _as_float32(tensor: NDArray[Any], name: str, source: str) -> NDArray[Any]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lewm.checkpoint.atomic import replace_file
 from lewm.errors import Error
 
-__all__ = ["bfloat16_to_float32", "read", "write"]
+__all__ = ["bfloat16_to_float32", "read", "unique", "write"]
 
 _MAX_HEADER = 100_000_000  # bytes
 _ALIGNMENT = 64  # bytes; the first tensor starts here, so that a mapped file can be read with vector loads
@@ -62,7 +62,7 @@ def _read_header(data: bytes, file: str) -> tuple[dict[str, Any], int]:
             f"{file}: a header of {length} bytes in a file of {len(data)}: truncated, or not safetensors"
         )
     try:
-        header = json.loads(data[8 : 8 + length].decode("utf-8"), object_pairs_hook=_unique)
+        header = json.loads(data[8 : 8 + length].decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise Error(f"{file}: its header is not valid JSON: {error}") from None
     if not isinstance(header, dict):
@@ -70,7 +70,8 @@ def _read_header(data: bytes, file: str) -> tuple[dict[str, Any], int]:
     return header, 8 + length
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The members of a JSON object (an ``object_pairs_hook``). Raises ValueError where two have one name."""
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("a name occurs twice")
