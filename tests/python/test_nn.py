@@ -314,6 +314,14 @@ def test_wrong_shapes_and_types_are_named():
         model.rollout(torch.zeros(2, 2, 20), torch.zeros(2, 5, 4, 6))
     with pytest.raises(ValueError, match=r"latents: expected \(B, 1\.\.3, 20\), got \(2, 4, 20\)"):
         model.rollout(torch.zeros(2, 4, 20), torch.zeros(2, 5, 4, 6))
+    for shape in ((2, 5, 0, 6), (2, 0, 4, 6)):
+        message = rf"actions: expected at least 1 candidate and 1 block, got \({shape[0]}, {shape[1]}, {shape[2]}, 6\)"
+        with pytest.raises(ValueError, match=message):
+            model.rollout(torch.zeros(2, 1, 20), torch.zeros(shape))
+        with pytest.raises(ValueError, match=message):
+            model.cost(torch.zeros(2, 1, 20), torch.zeros(2, 20), torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"latents: expected \(B, 1\.\.3, 20\), got \(0, 1, 20\)"):
+        model.rollout(torch.zeros(0, 1, 20), torch.zeros(0, 5, 4, 6))
     with pytest.raises(ValueError, match=r"goal: expected \(2, 20\), got \(1, 20\)"):
         model.cost(torch.zeros(2, 1, 20), torch.zeros(1, 20), torch.zeros(2, 5, 4, 6))
     with pytest.raises(ValueError, match="attention: expected one of"):

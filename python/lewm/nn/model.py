@@ -129,11 +129,12 @@ class LeWM(ImageEncoder):
         latents: (B, C, D) of C <= config.history context frames. actions: (B, S, H, A), S candidates of H standardised
         blocks. past_actions: (B, C - 1, A), the blocks executed between the context frames; None when C is 1.
         Every step feeds the last `history` latents and appends the last prediction (DESIGN.md section 5).
-        Raises ValueError on another shape.
+        Raises ValueError on another shape, or where B, S or H is 0.
         """
         config = self.config
         if (
             latents.dim() != 3
+            or not latents.shape[0]
             or latents.shape[2] != config.latent_dim
             or not 1 <= latents.shape[1] <= config.history
         ):
@@ -146,6 +147,8 @@ class LeWM(ImageEncoder):
                 f"actions: expected ({problems}, S, H, {config.block_dim}), got {tuple(actions.shape)}"
             )
         samples, horizon = actions.shape[1:3]
+        if not samples or not horizon:
+            raise ValueError(f"actions: expected at least 1 candidate and 1 block, got {tuple(actions.shape)}")
         past_shape = (problems, context - 1, config.block_dim)
         if past_actions is None:
             past_actions = actions.new_empty(problems, 0, config.block_dim)
