@@ -145,8 +145,20 @@ def test_a_run_logs_its_terms_exports_and_resumes(data, tmp_path):
     assert (result.folder / "config.yaml").read_text().count("objective: pldm") == 1
 
 
-def test_two_ranks_have_the_terms_of_the_whole_batch(data, tmp_path):
-    changes = {"data": str(data), "dropout": 0.0, "objective": "pldm", "steps": 4}
+def test_pldm_says_at_once_that_one_window_is_too_few(data, tmp_path):
+    short = write_episodes(tmp_path / "short.h5", episodes=2, length=6)  # the held-out one has a single window
+    changes = {**TINY_RUN, "objective": "pldm", "out": tmp_path / "run", "val_fraction": 0.5, "steps": 1}
+    with pytest.raises(ValueError, match="val_fraction: .* at least 2 windows to validate on, .* has 1; val_b"):
+        lewm.train(**{**changes, "data": short, "batch_size": 2})
+    with pytest.raises(ValueError, match='batch_size: expected at least 2 with objective "pldm", got 1'):
+        lewm.train(**{**changes, "data": data, "batch_size": 1})
+    assert not (tmp_path / "run").exists()
+    assert lewm.train(**{**changes, "data": short, "batch_size": 2, "val_batches": 0}).steps == 1
+
+
+@pytest.mark.parametrize("batch_size", [8, 2])
+def test_two_ranks_have_the_terms_of_the_whole_batch(data, tmp_path, batch_size):
+    changes = {"data": str(data), "dropout": 0.0, "objective": "pldm", "steps": 4, "batch_size": batch_size}
     alone = lewm.train(**{**TINY_RUN, **changes, "out": tmp_path / "alone"})
     settings = write_settings(tmp_path / "s.yaml", **changes, out=str(tmp_path / "two"))
     done = torchrun(2, str(settings))

@@ -42,7 +42,7 @@ def pldm_terms(latents: Tensor, group: Any = None) -> dict[str, Tensor]:
         time_variance_loss  mean over b and d of max(0, 1 - sqrt(Var_t z + eps))
 
     Args:
-        latents: (B, T, D) of B >= 2 windows, T >= 2, D >= 2.
+        latents: (B, T, D) of B >= 2 windows (over all ranks of ``group``), T >= 2, D >= 2.
         group: ranks that hold equal parts of the batch; the terms are those of the whole of it, on every rank, and
             their gradient is what DistributedDataParallel averages.
 
@@ -51,12 +51,13 @@ def pldm_terms(latents: Tensor, group: Any = None) -> dict[str, Tensor]:
 
     Source: arXiv 2502.14819, section 3.2, with the normalisation of the published stack's loss.
     """
-    if latents.dim() != 3 or min(latents.shape) < 2:
+    ranks = 1 if group is None else dist.get_world_size(group)
+    if latents.dim() != 3 or min(ranks * latents.shape[0], *latents.shape[1:]) < 2:
         raise ValueError(f"latents: expected (B, T, D) with at least 2 of each, got {tuple(latents.shape)}")
     with torch.autocast(latents.device.type, enabled=False):
         if latents.dtype != torch.float64:
             latents = latents.float()
-        if group is not None and dist.get_world_size(group) > 1:
+        if ranks > 1:
             latents = torch.cat(differentiable_dist.all_gather(latents, group))  # type: ignore[no-untyped-call]
         centred = latents - latents.mean(dim=0)
         return {

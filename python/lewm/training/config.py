@@ -133,6 +133,8 @@ class TrainConfig:
             _require(0 <= getattr(self, name) < 1, name, "in [0, 1)", self)
         _require(self.steps > 0 or self.epochs > 0, "epochs", "more than 0 when steps is 0", self)
         _require(self.knots >= 2, "knots", "at least 2", self)
+        pldm = self.objective == "pldm"
+        _require(not pldm or self.batch_size >= 2, "batch_size", 'at least 2 with objective "pldm"', self)
         for name in ("num_proj", "knots"):
             _require(getattr(self, name) <= _MOST_POINTS, name, f"at most {_MOST_POINTS}", self)
         _require(self.threads <= _MOST_THREADS, "threads", f"at most {_MOST_THREADS}", self)

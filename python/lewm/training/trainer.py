@@ -379,7 +379,15 @@ def _deferred_signals() -> Iterator[_Signals]:
 def _open_data(config: TrainConfig) -> tuple[TrajectoryDataset, TrajectoryDataset | None]:
     """Windows of the training and of the validation episodes."""
     data = TrajectoryDataset(config.data, config.frames, config.model.frame_skip)
-    return data.split(config.val_fraction, config.seed) if config.val_fraction else (data, None)
+    if not config.val_fraction:
+        return data, None
+    train, val = data.split(config.val_fraction, config.seed)
+    if config.objective == "pldm" and config.val_batches and len(val) < 2:  # a variance over windows
+        raise ValueError(
+            f'val_fraction: objective "pldm" needs at least 2 windows to validate on, {config.val_fraction} of '
+            f"{len(data.episodes)} episodes has {len(val)}; val_batches=0 trains without validation"
+        )
+    return train, val
 
 
 def _require_same_run(saved: Mapping[str, Any], config: TrainConfig) -> None:
