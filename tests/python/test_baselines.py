@@ -136,6 +136,16 @@ def test_another_encoder_trains_and_comes_back_from_its_folder(factory, factorie
     with pytest.raises(lewm.Error, match=r"its encoder is some_encoders.Convolutions.*load_trained"):
         lewm.save(again, tmp_path / "model.safetensors")
     assert lewm.train(resume=result.folder, steps=5).steps == 5
+    code = Path("some_encoders.py")
+    code.write_text(
+        code.read_text().replace("3, 12, 4", "3, 6, 4").replace("BatchNorm2d(12)", "BatchNorm2d(6)")
+    )
+    sys.modules.pop("some_encoders")
+    message = r"model: encoder\.module\.layers\.0\.weight: expected \(6, 3, 4, 4\), got \(12, 3, 4, 4\); .* its encoder"
+    with pytest.raises(lewm.Error, match=rf"model\.pt: {message}"):
+        load_trained(result.folder)
+    with pytest.raises(lewm.Error, match=rf"last\.pt: {message}"):
+        lewm.train(resume=result.folder, steps=6)
 
 
 def test_a_frozen_encoder_stays_as_it_was(factories, data, tmp_path):

@@ -146,9 +146,13 @@ def test_a_run_logs_its_terms_exports_and_resumes(data, tmp_path):
 
 
 def test_pldm_says_at_once_that_one_window_is_too_few(data, tmp_path):
-    short = write_episodes(tmp_path / "short.h5", episodes=2, length=6)  # the held-out one has a single window
+    short = write_episodes(
+        tmp_path / "short.h5", episodes=2, length=6
+    )  # the held-out one has a single window
     changes = {**TINY_RUN, "objective": "pldm", "out": tmp_path / "run", "val_fraction": 0.5, "steps": 1}
-    with pytest.raises(ValueError, match="val_fraction: .* at least 2 windows to validate on, .* has 1; val_b"):
+    with pytest.raises(
+        ValueError, match=r"val_fraction: .* at least 2 windows to validate on, .* has 1; val_b"
+    ):
         lewm.train(**{**changes, "data": short, "batch_size": 2})
     with pytest.raises(ValueError, match='batch_size: expected at least 2 with objective "pldm", got 1'):
         lewm.train(**{**changes, "data": data, "batch_size": 1})

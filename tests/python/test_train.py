@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("h5py")
 pytest.importorskip("yaml")
+
+import h5py
 
 import lewm
 from lewm.data import EpisodeFile, EpisodeWriter
@@ -212,6 +215,73 @@ def test_resume_errors(whole_run, data, tmp_path):
         lewm.train(resume=tmp_path)
 
 
+FOREIGN_STATES = {
+    "only a model": (
+        lambda c: [c.pop(name) for name in list(c) if name not in ("version", "model")],
+        "with step",
+    ),
+    "no optimizer": (lambda c: c.pop("optimizer"), r"with optimizer \(dict\), got none"),
+    "no number": (lambda c: c.update(step="12"), r"with step \(int\), got str"),
+    "negative": (lambda c: c.update(step=-3), "step: expected at least 0, got -3"),
+    "no settings": (lambda c: c.update(config={}), "config: expected the settings of a run"),
+    "no sizes": (
+        lambda c: c["config"].update(model={"depth": 3}),
+        "config: not the sizes of a model .*'depth'",
+    ),
+    "missing": (
+        lambda c: c["model"].pop("predictor.pos_embedding"),
+        r"model: predictor\.pos_embedding: expected \(1, 2, 8\), got none; the file is another model's",
+    ),
+    "further": (
+        lambda c: c["model"].update(head=torch.zeros(2)),
+        r"model: head: expected no such tensor, got \(2,\)",
+    ),
+    "shape": (
+        lambda c: c["model"].update({"predictor.pos_embedding": torch.zeros(1, 3, 8)}),
+        r"model: predictor\.pos_embedding: expected \(1, 2, 8\), got \(1, 3, 8\)",
+    ),
+    "no tensor": (
+        lambda c: c["model"].update({"predictor.pos_embedding": [3]}),
+        r"model: predictor\.pos_embedding: expected \(1, 2, 8\), got list",
+    ),
+    "other optimizer": (
+        lambda c: c.update(optimizer={}),
+        r"optimizer: expected the moments of \d+ parameters",
+    ),
+    "more moments": (
+        lambda c: c["optimizer"]["state"].update({10**6: {}}),
+        r"optimizer: expected the moments of \d+ parameters",
+    ),
+    "small moments": (  # torch would write beyond them
+        lambda c: c["optimizer"]["state"][0].update(exp_avg=torch.zeros(3)),
+        r"optimizer: exp_avg of parameter 0: expected \(.*\), got \(3,\)",
+    ),
+    "generators": (lambda c: c.update(generators=[3]), "generators: not states of random generators"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN_STATES)
+def test_a_state_of_something_else_is_named(whole_run, tmp_path, name):
+    change, message = FOREIGN_STATES[name]
+    run = tmp_path / "run"
+    shutil.copytree(whole_run.folder, run)
+    last = run / "checkpoints" / "last.pt"
+    content = torch.load(last, weights_only=True)
+    change(content)
+    torch.save(content, last)
+    with pytest.raises(lewm.Error, match=rf"checkpoints/last\.pt: .*{message}"):
+        lewm.train(resume=run, steps=13)
+    assert losses(run) == losses(whole_run.folder)
+
+
+def test_a_resumed_run_takes_a_new_weight_decay(whole_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole_run.folder, run)
+    lewm.train(resume=run, steps=13, weight_decay=0.5)
+    (group,) = read_checkpoint(run / "checkpoints" / "last.pt")["optimizer"]["param_groups"]
+    assert group["weight_decay"] == 0.5
+
+
 def test_a_gradient_that_is_not_finite_ends_the_run(data, tmp_path, monkeypatch):
     computed = LeWM.loss
 
@@ -270,6 +340,14 @@ def test_a_resumed_run_keeps_to_what_it_began_with(data, tmp_path):
         writer.write_episode(episode)
     with pytest.raises(ValueError, match=r"data: expected the \d+ training windows, and actions, that"):
         lewm.train(resume=run, steps=4)
+    wider = tmp_path / "wider.h5"
+    shutil.copy(data, wider)
+    with h5py.File(wider, "r+") as file:
+        actions = file["action"][:]
+        del file["action"]
+        file["action"] = np.concatenate([actions, actions], axis=1)
+    with pytest.raises(ValueError, match=r"data: expected the \d+ training windows, and actions, that"):
+        lewm.train(resume=run, steps=4, data=wider)
     assert lewm.train(resume=run, steps=4, data=data).steps == 4
 
 

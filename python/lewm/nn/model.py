@@ -148,7 +148,9 @@ class LeWM(ImageEncoder):
             )
         samples, horizon = actions.shape[1:3]
         if not samples or not horizon:
-            raise ValueError(f"actions: expected at least 1 candidate and 1 block, got {tuple(actions.shape)}")
+            raise ValueError(
+                f"actions: expected at least 1 candidate and 1 block, got {tuple(actions.shape)}"
+            )
         past_shape = (problems, context - 1, config.block_dim)
         if past_actions is None:
             past_actions = actions.new_empty(problems, 0, config.block_dim)

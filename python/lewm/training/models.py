@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 from lewm.checkpoint.contents import Scaling
+from lewm.errors import Error
 from lewm.nn import LeWM
 from lewm.nn.cloner import Cloner
 from lewm.nn.external import encoder_from
-from lewm.training.checkpoints import read_checkpoint, write_checkpoint
+from lewm.training.checkpoints import read_checkpoint, require_state, write_checkpoint
 from lewm.training.config import CLONING, TrainConfig, make_config
 
 __all__ = ["MODEL_FILE", "load_trained", "make_model", "save_trained"]
@@ -53,13 +54,19 @@ def load_trained(run: str | os.PathLike[str]) -> LeWM | Cloner:
 
     Raises:
         FileNotFoundError: the folder has no finished model of this kind.
-        lewm.Error: the file is damaged.
+        lewm.Error: the file is damaged, or another model's.
     """
     folder = Path(run)
     for name in ("config.yaml", MODEL_FILE):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder}: expected the folder of a finished run, it has no {name}")
-    content = read_checkpoint(folder / MODEL_FILE)
-    model = make_model(make_config(folder / "config.yaml"), content["action_scaling"])
+    path = folder / MODEL_FILE
+    content = read_checkpoint(path)
+    settings = make_config(folder / "config.yaml")
+    try:
+        model = make_model(settings, content.get("action_scaling"))
+    except ValueError as error:
+        raise Error(f"{path}: not a model of the settings beside it: {error}") from None
+    require_state(model, content.get("model"), path)
     model.load_state_dict(content["model"])
     return model.eval()

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from lewm.checkpoint.contents import Scaling
 from lewm.config import LeWMConfig
 from lewm.data import TrajectoryDataset, read_batches
 from lewm.errors import Error
@@ -24,7 +25,14 @@ from lewm.nn import LeWM
 from lewm.nn.cloner import Cloner
 from lewm.training.bf16 import bf16_products
 from lewm.training.calibration import calibrate
-from lewm.training.checkpoints import read_checkpoint, restore_rng, rng_state, write_checkpoint
+from lewm.training.checkpoints import (
+    read_run,
+    require_moments,
+    require_state,
+    restore_rng,
+    rng_state,
+    write_checkpoint,
+)
 from lewm.training.config import CLONING, TrainConfig
 from lewm.training.data import WindowOrder
 from lewm.training.diagnostics import latent_diagnostics
@@ -51,9 +59,9 @@ class Trainer:
     def __init__(self, config: TrainConfig, ranks: Ranks, *, resume: bool = False):
         self.ranks = ranks
         self.folder = Path(config.out)
-        content = read_checkpoint(self.folder / LAST_CHECKPOINT) if resume else None
+        content = read_run(self.folder / LAST_CHECKPOINT) if resume else None
         if content is not None:
-            _require_same_run(content["config"], config)
+            _require_same_run(content["config"], config, self.folder / LAST_CHECKPOINT)
         if config.batch_size % ranks.world:
             raise ValueError(
                 f"batch_size: expected a multiple of {ranks.world} ranks, got {config.batch_size}"
@@ -290,9 +298,11 @@ class Trainer:
             write_checkpoint(self.folder / "checkpoints" / f"step_{self.step:08d}.pt", content)
 
     def _restore(self, content: dict[str, Any]) -> None:
-        """Takes a checkpoint over. Raises ValueError naming a size that has changed, or the data."""
+        """Takes a checkpoint over. Raises ValueError naming a size that has changed, or the data; lewm.Error where the
+        checkpoint is another model's."""
+        path = self.folder / LAST_CHECKPOINT
         self._require_same_data(content)
-        saved = LeWMConfig.from_dict(content["config"]["model"])
+        saved = _model_config(content["config"], path)
         if saved != self.config.model:
             changed = next(
                 f.name
@@ -306,11 +316,17 @@ class Trainer:
         self.step = content["step"]
         self.seconds = content["seconds"]
         self.best_val_loss = content["best_val_loss"]
+        require_state(self.model, content["model"], path)
         self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
+        require_moments(self.model.parameters(), content["optimizer"], path)
+        settings = self.optimizer.state_dict()["param_groups"]  # the run's, which may be new ones
+        self.optimizer.load_state_dict({"state": content["optimizer"]["state"], "param_groups": settings})
         generators = content["generators"]
         if len(generators) == self.ranks.world:
-            restore_rng(generators[self.ranks.rank], self.ranks.device)
+            try:
+                restore_rng(generators[self.ranks.rank], self.ranks.device)
+            except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+                raise Error(f"{path}: generators: not states of random generators ({error!r})") from None
         else:  # another number of ranks: fresh generators, so that no two ranks draw the same dropout
             torch.manual_seed(_rank_seed(self.config.seed, self.step, self.ranks.rank))
 
@@ -318,10 +334,7 @@ class Trainer:
         if "windows" not in content:  # written before checkpoints said
             return
         began, now = content["windows"], len(self.train_data)
-        scalings = content["action_scaling"], self.train_data.action_scaling
-        if began != now or not all(
-            np.allclose(scalings[0][key], scalings[1][key]) for key in ("mean", "std")
-        ):
+        if began != now or not _same_scaling(content.get("action_scaling"), self.train_data.action_scaling):
             raise ValueError(
                 f"data: expected the {began} training windows, and actions, that the run began with, found {now} in "
                 f"{self.config.data}; a file that has changed or grown needs a new run"
@@ -390,8 +403,25 @@ def _open_data(config: TrainConfig) -> tuple[TrajectoryDataset, TrajectoryDatase
     return train, val
 
 
-def _require_same_run(saved: Mapping[str, Any], config: TrainConfig) -> None:
+def _same_scaling(saved: Any, scaling: Scaling) -> bool:
+    """Whether they are equal but for rounding."""
+    return isinstance(saved, Mapping) and all(
+        np.shape(saved.get(key)) == np.shape(values) and np.allclose(saved[key], values)
+        for key, values in scaling.items()
+    )
+
+
+def _model_config(saved: Mapping[str, Any], path: Path) -> LeWMConfig:
+    try:
+        return LeWMConfig.from_dict(saved["model"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise Error(f"{path}: config: not the sizes of a model ({error!r})") from None
+
+
+def _require_same_run(saved: Mapping[str, Any], config: TrainConfig, path: Path) -> None:
     """Raises ValueError if the settings would train another model, or on other windows, than the saved ones."""
+    if "objective" not in saved:
+        raise Error(f"{path}: config: expected the settings of a run, got {sorted(saved)}")
     for name in ("encoder", "seed", "val_fraction"):
         if name in saved and saved[name] != getattr(config, name):
             raise ValueError(
