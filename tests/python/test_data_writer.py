@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import h5py
@@ -258,6 +261,60 @@ def test_a_second_writer_at_the_same_time_is_refused(tmp_path: Path) -> None:
             EpisodeWriter(tmp_path / "a.h5")
     EpisodeWriter(tmp_path / "a.h5").close()
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.h5"]
+
+
+@pytest.mark.parametrize("episodes", [0, 1, 3])
+def test_a_writer_that_is_dropped_leaves_the_file_to_others_and_warns(tmp_path: Path, episodes: int) -> None:
+    path = tmp_path / "a.h5"
+    writer = EpisodeWriter(path)
+    for seed in range(episodes):
+        writer.write_episode(episode(5, seed))
+    with pytest.warns(ResourceWarning, match=r"a\.h5: the EpisodeWriter was not closed"):
+        del writer
+    assert not list(tmp_path.glob("*.lock"))
+    with EpisodeWriter(path) as writer:
+        assert writer.episodes == episodes
+        writer.write_episode(episode(6, 9))
+    assert_holds(path, [*(episode(5, seed) for seed in range(episodes)), episode(6, 9)])
+
+
+def test_a_closed_or_refused_writer_is_dropped_in_silence(tmp_path: Path) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        EpisodeWriter(tmp_path / "a.h5").close()
+        for place, options in ((tmp_path / "no" / "a.h5", {}), (tmp_path / "a.h5", {"compression": "zip"})):
+            with pytest.raises((FileNotFoundError, ValueError)):
+                EpisodeWriter(place, **options)
+        gc.collect()
+    assert not caught
+
+
+def test_a_forked_child_neither_ends_nor_keeps_the_right_to_write(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    writer = EpisodeWriter(path)
+    writer.write_episodes([episode(5), episode(5, 3)])
+    done, go_on = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(go_on)
+            del writer
+            os.read(done, 1)  # outlives the parent's writer
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(done)
+    try:
+        with pytest.raises(lewm.Error, match="another process is writing"):
+            EpisodeWriter(path)
+        writer.write_episode(episode(6, 1))
+        writer.close()
+        EpisodeWriter(path).close()
+    finally:
+        os.close(go_on)
+        assert os.waitpid(child, 0)[1] == 0
+    assert_holds(path, [episode(5), episode(5, 3), episode(6, 1)])
 
 
 def test_a_link_is_the_file_it_leads_to(tmp_path: Path) -> None:

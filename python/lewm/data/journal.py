@@ -11,7 +11,6 @@ keeps a second writer out and tells `recover` that a writer is alive; the kernel
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import struct
@@ -22,8 +21,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lewm.errors import Error
+from lewm.lock import WriterLock
 
-__all__ = ["JournaledFile", "WriterLock", "journal_path", "recover"]
+__all__ = ["JournaledFile", "apply_journal", "journal_path", "recover", "writer_lock"]
 
 _MAGIC = b"lewmjrn2"
 _HEADER = struct.Struct("<8sQQQI")  # magic, file size before and after, size and CRC-32 of the records
@@ -35,38 +35,9 @@ def journal_path(path: Path) -> Path:
     return path.with_name(path.name + ".journal")
 
 
-class WriterLock:
-    """The right to write ``path``, held until `release` or the end of the process.
-
-    Raises:
-        lewm.Error: another process holds it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path.with_name(path.name + ".lock")
-        while True:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(self._descriptor)
-                raise Error(f"{path}: another process is writing this file") from None
-            if self._is_current():
-                return
-            os.close(self._descriptor)  # its last holder removed it in the meantime
-
-    def _is_current(self) -> bool:
-        """Whether the locked file is still the one that others will find."""
-        try:
-            found = self._path.stat()
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(found, os.fstat(self._descriptor))
-
-    def release(self) -> None:
-        """Gives the right back."""
-        self._path.unlink(missing_ok=True)
-        os.close(self._descriptor)
+def writer_lock(path: Path) -> WriterLock:
+    """The right to write ``path``. Raises lewm.Error where another process has it."""
+    return WriterLock(path.with_name(path.name + ".lock"), f"{path}: another process is writing this file")
 
 
 def recover(path: Path) -> bool:
@@ -81,7 +52,7 @@ def recover(path: Path) -> bool:
     if _interrupted_commit(path) is None:
         return False
     try:
-        lock = WriterLock(path)
+        lock = writer_lock(path)
     except Error:
         return False
     try:

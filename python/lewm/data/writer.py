@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import signal
+import sys
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from lewm.checkpoint.atomic import replace_file
 from lewm.data.episode_file import hdf5_errors
-from lewm.data.journal import JournaledFile, WriterLock, apply_journal, journal_path
+from lewm.data.journal import JournaledFile, apply_journal, journal_path, writer_lock
 from lewm.errors import Error
+from lewm.lock import WriterLock
 
 __all__ = ["COMPRESSIONS", "EpisodeWriter"]
 
@@ -73,8 +77,9 @@ class EpisodeWriter:
         self._rows = 0
         self._most = {name: int(np.iinfo(dtype).max) for name, dtype in _BOOKKEEPING.items()}
         self._half_written = False  # an episode: the file's state is not to be committed
+        self._process = os.getpid()
         self._one_at_a_time = threading.RLock()
-        self._lock: WriterLock | None = WriterLock(self.path)
+        self._lock: WriterLock | None = writer_lock(self.path)
         try:
             apply_journal(self.path)
             journal = journal_path(self.path)
@@ -154,6 +159,15 @@ class EpisodeWriter:
             if self._lock is not None:
                 self._lock.release()
                 self._lock = None
+
+    def __del__(self) -> None:
+        """Closes what was dropped without `close`, and says so. A forked child, or a process that ends, leaves it."""
+        if getattr(self, "_lock", None) is None or self._process != os.getpid() or sys.is_finalizing():
+            return
+        try:
+            self.close()
+        finally:
+            warnings.warn(f"{self.path}: the EpisodeWriter was not closed", ResourceWarning, 2, source=self)
 
     def __enter__(self) -> EpisodeWriter:
         return self
