@@ -15,6 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 import lewm
+from lewm.lock import WriterLock
 from lewm.nn.batch_norm import BatchNorm
 from lewm.training import read_metrics
 from processes import environment
@@ -73,6 +74,18 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused(data, tmp_path):
     done = torchrun(2, str(settings))
     assert done.returncode != 0
     assert "batch_size: expected a multiple of 2 ranks, got 7" in done.stderr
+
+
+def test_ranks_do_not_write_where_another_training_does(data, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    settings = write_settings(tmp_path / "s.yaml", data=str(data), out=str(run))
+    lock = WriterLock(run / "training.lock", "")
+    done = torchrun(2, str(settings))
+    lock.release()
+    assert done.returncode != 0
+    assert f"{run}: another training is writing into this folder" in done.stderr
+    assert {path.name for path in run.iterdir()} <= {"commands.txt"}
 
 
 def _some_loss(y: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -185,6 +186,64 @@ def test_overwrite_starts_anew(data, tmp_path):
     (tmp_path / "run" / "checkpoints" / "last.pt").unlink()
     with pytest.raises(lewm.Error, match="holds a run already"):
         lewm.train(data=data, out=tmp_path / "run", **TINY_RUN)
+
+
+def test_two_trainings_do_not_write_into_one_folder(data, tmp_path, monkeypatch):
+    run, advance, refused = tmp_path / "run", Log.advance, []
+
+    def with_a_second(self):
+        advance(self)
+        monkeypatch.setattr(Log, "advance", advance)
+        changes = {**TINY_RUN, "data": data, "out": run}
+        for arguments in (changes, {**changes, "overwrite": True}, {"resume": run}):
+            before = sorted(run.rglob("*"))
+            with pytest.raises((lewm.Error, FileNotFoundError)) as error:
+                lewm.train(**arguments)
+            refused.append(str(error.value))
+            assert sorted(run.rglob("*")) == before
+
+    monkeypatch.setattr(Log, "advance", with_a_second)
+    lewm.train(data=data, out=run, **TINY_RUN)
+    assert refused == [f"{run}: another training is writing into this folder"] * 3
+    assert list(losses(run)) == list(range(1, 13))
+    assert lewm.train(resume=run, steps=13).steps == 13
+    assert not list(run.glob("*.lock"))
+
+
+def test_a_killed_training_and_the_processes_that_it_leaves_keep_no_folder(data, tmp_path):
+    run = tmp_path / "run"
+    changes = {"workers": 1, "steps": 100_000, "val_batches": 0}
+    settings = write_settings(tmp_path / "s.yaml", data=str(data), out=str(run), **changes)
+    program = f"""
+import os, signal, sys, time
+from lewm.cli import main
+from lewm.training.log import Log
+advance, child = Log.advance, []
+def leaving_a_child(self):
+    advance(self)
+    if not child:
+        child.append(os.fork())
+        if child == [0]:
+            time.sleep(60)
+            os._exit(0)
+        print(child[0], flush=True)
+Log.advance = leaving_a_child
+sys.exit(main(["train", {str(settings)!r}]))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    child = int(process.stdout.readline())
+    try:
+        _wait_for(run / "checkpoints" / "last.pt", process)
+        process.kill()
+        process.wait()
+        done = read_checkpoint(run / "checkpoints" / "last.pt")["step"]
+        assert lewm.train(resume=run, steps=done + 1).steps == done + 1
+    finally:
+        process.kill()
+        os.kill(child, signal.SIGKILL)
+        process.stdout.close()
 
 
 def test_a_run_outlives_an_overwriting_that_is_refused(data, tmp_path):

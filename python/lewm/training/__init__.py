@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import torch
 from lewm.checkpoint import save
 from lewm.checkpoint.files import PUBLISHED_FILES
 from lewm.errors import Error
+from lewm.lock import WriterLock
 from lewm.nn import LeWM
 from lewm.nn.cloner import Cloner
 from lewm.training.allocator import keep_freed_memory
@@ -33,6 +37,7 @@ __all__ = [
 ]
 
 
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some file systems of clusters have none
 _MODELS = ("model.safetensors", MODEL_FILE)
 
 
@@ -79,7 +84,8 @@ def train(
     Raises:
         ValueError, TypeError: a setting is unknown, of the wrong type, out of range, or contradicts the data.
         FileNotFoundError: no such data file, or no checkpoint to resume from.
-        lewm.Error: the loss stopped being finite, a checkpoint is damaged, or the folder holds another run.
+        lewm.Error: the loss stopped being finite, a checkpoint is damaged or another model's, the folder holds another
+            run, or another training is writing there.
         KeyboardInterrupt: interrupted, after writing a checkpoint.
     """
     settings = _settings(config, preset, resume, overrides)
@@ -88,14 +94,21 @@ def train(
     ranks = Ranks.join(settings.device)
     if ranks.device.type == "cpu":
         keep_freed_memory()
+    folder = Path(settings.out)
     try:
-        if resume is None:
-            _require_fresh(settings)
-        trainer = Trainer(settings, ranks, resume=resume is not None)
-        if resume is None and ranks.first:  # only once the settings have made a trainer
-            _forget_run(trainer.folder)
-        trainer.fit()
-        return _export(trainer)
+        with ExitStack() as until_done:
+            if resume is None:
+                _require_fresh(settings)
+            else:
+                until_done.enter_context(_alone(folder, ranks))
+            trainer = Trainer(settings, ranks, resume=resume is not None)
+            if resume is None:  # only once the settings have made a trainer
+                until_done.enter_context(_alone(folder, ranks))
+                _require_fresh(settings)
+                if ranks.first:
+                    _forget_run(folder)
+            trainer.fit()
+            return _export(trainer)
     finally:
         ranks.leave()
 
@@ -128,6 +141,32 @@ def _settings(
     if not Path(settings.data).is_file():
         raise FileNotFoundError(f"data: no file {settings.data}")
     return settings
+
+
+@contextmanager
+def _alone(folder: Path, ranks: Ranks) -> Iterator[None]:
+    """Within it no other training writes into the folder, which is made; the first rank holds the lock for all.
+
+    Raises lewm.Error, on every rank, where another one does.
+    """
+    lock, taken = None, False
+    refusal = f"{folder}: another training is writing into this folder"
+    if ranks.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = WriterLock(folder / "training.lock", refusal)
+        except Error:
+            taken = True
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+    if ranks.any(taken):
+        raise Error(refusal)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _require_fresh(settings: TrainConfig) -> None:
