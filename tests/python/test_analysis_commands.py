@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 torch = pytest.importorskip("torch")
 for needed in ("h5py", "gymnasium", "sklearn", "matplotlib"):
     pytest.importorskip(needed)
+
+import h5py
 
 import lewm
 from lewm.cli import main
@@ -59,6 +62,16 @@ def test_probe_of_a_column_that_is_not_there_names_those_that_are(files, tmp_pat
     arguments = ["probe", str(files / "model.safetensors"), str(files / "data.h5"), "--columns", "velocity"]
     assert main([*arguments, "--out", str(tmp_path)]) == 1
     assert "no column 'velocity', there are" in capsys.readouterr().err
+
+
+def test_probe_of_a_column_of_text_names_it(files, tmp_path, capsys):
+    data = tmp_path / "data.h5"
+    shutil.copy(files / "data.h5", data)
+    with h5py.File(data, "r+") as file:
+        file["note"] = np.array([b"x"] * len(file["pixels"]))
+    arguments = ["probe", str(files / "model.safetensors"), str(data), "--columns", "note"]
+    assert main([*arguments, "--out", str(tmp_path)]) == 1
+    assert "data.h5: note: expected numbers, got text" in capsys.readouterr().err
 
 
 def test_surprise_tests_every_perturbation(files, tmp_path, capsys):

@@ -264,6 +264,9 @@ def test_a_missing_extra_column_is_named(tmp_path: Path) -> None:
         ("pixels", np.zeros((30, SIZE, SIZE, 3), np.uint8), "pixels has 30 rows, the episodes need 34"),
         ("action", np.zeros((34, 2), np.int32), "action: expected \\(N, A\\) floats"),
         ("action", np.zeros(34, np.float32), "action: expected \\(N, A\\) floats"),
+        ("action", np.zeros((34, 0), np.float32), "action: expected \\(N, A\\) floats, got \\(34, 0\\)"),
+        ("action", np.full((34, 2), b"1"), "action: expected \\(N, A\\) floats, got \\(34, 2\\) \\|S1"),
+        ("pixels", np.zeros((34, 0, SIZE, 3), np.uint8), "pixels: expected \\(N, H, W, 3\\) uint8"),
         ("action", np.full((34, 2), np.inf, np.float32), "action: step 0 of episode 0"),
     ],
 )
@@ -277,6 +280,57 @@ def test_an_inconsistent_file_is_refused(
         columns[name] = values
     with pytest.raises(lewm.Error, match=message):
         TrajectoryDataset(write(tmp_path / "a.h5", columns), FRAMES, SKIP)
+
+
+ROWS = sum(LENGTHS)
+
+
+@pytest.mark.parametrize(
+    ("values", "got"),
+    [
+        (np.array([b"ab"] * ROWS), "text"),
+        (np.array(["ab"] * ROWS, object), "text"),
+        (np.zeros(ROWS, [("x", "f4"), ("y", "i4")]), r"\[\('x', '<f4'\), \('y', '<i4'\)\]"),
+        (np.zeros(ROWS, "V3"), r"\|V3"),
+    ],
+)
+def test_a_column_without_numbers_is_named(tmp_path: Path, values: np.ndarray, got: str) -> None:
+    path = write(tmp_path / "a.h5", {**columns_of(), "note": values})
+    assert len(TrajectoryDataset(path, FRAMES, SKIP)) == 14
+    with pytest.raises(lewm.Error, match=rf"a\.h5: note: expected numbers, got {got}"):
+        TrajectoryDataset(path, FRAMES, SKIP, columns=["note"])
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [
+        ("?", torch.bool),
+        ("<f2", torch.float16),
+        (">f8", torch.float64),
+        (">i2", torch.int16),
+        (np.longdouble, torch.float64),
+        ("<u4", torch.uint32),
+        ("<c8", torch.complex64),
+    ],
+)
+def test_a_column_of_any_numbers_is_read(tmp_path: Path, stored: str, read: torch.dtype) -> None:
+    values = (np.arange(2 * ROWS) % 2).reshape(ROWS, 2).astype(stored)
+    path = write(tmp_path / "a.h5", {**columns_of(), "x": values})
+    window = TrajectoryDataset(path, FRAMES, SKIP, columns=["x"])[1]["x"]
+    assert window.dtype == read
+    np.testing.assert_array_equal(
+        window.numpy(), values[1 : 1 + FRAMES * SKIP : SKIP].astype(window.numpy().dtype)
+    )
+
+
+@pytest.mark.parametrize("stored", ["<f2", ">f4", "<f8", np.longdouble])
+def test_actions_of_any_floats_are_read(tmp_path: Path, stored: str) -> None:
+    columns = columns_of()
+    columns["action"] = columns["action"].astype(np.float16).astype(np.float32)
+    expected = TrajectoryDataset(write(tmp_path / "a.h5", columns), FRAMES, SKIP)
+    columns["action"] = columns["action"].astype(stored)
+    data = TrajectoryDataset(write(tmp_path / "b.h5", columns), FRAMES, SKIP)
+    assert torch.equal(data[3]["action"], expected[3]["action"])
 
 
 def test_nan_before_the_last_row_of_an_episode_is_refused(tmp_path: Path) -> None:

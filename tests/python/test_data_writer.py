@@ -432,6 +432,19 @@ def test_a_file_that_cannot_grow_is_refused(tmp_path: Path) -> None:
         EpisodeWriter(path)
 
 
+@pytest.mark.parametrize("values", [np.array([b"ab"] * 7), np.array(["ab"] * 7, object), np.zeros(7, "c8")])
+def test_a_file_with_a_column_that_cannot_be_written_is_refused(tmp_path: Path, values: np.ndarray) -> None:
+    path = tmp_path / "a.h5"
+    with EpisodeWriter(path) as writer:
+        writer.write_episode(episode(7))
+    with h5py.File(path, "r+") as file:
+        file.create_dataset("note", data=values, maxshape=(None,))
+    with pytest.raises(
+        lewm.Error, match=r"a\.h5: note: expected numbers, got .*; the file cannot be continued"
+    ):
+        EpisodeWriter(path)
+
+
 def test_numbers_beyond_the_types_of_lengths_and_offsets_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:

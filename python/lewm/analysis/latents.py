@@ -56,7 +56,7 @@ def encode_episodes(
         progress: called with the episodes done and their number.
 
     Raises:
-        FileNotFoundError, lewm.Error: as `EpisodeFile`; also for a column that is not there.
+        FileNotFoundError, lewm.Error: as `EpisodeFile`; also for a column that is not there, or holds no numbers.
         ValueError: a number is out of range, or the recorded frames are not of the model's size.
     """
     at_least("episodes", episodes)
@@ -79,7 +79,7 @@ def encode_episodes(
         first = int(file.offsets[index])
         stop = first + int(file.lengths[index])
         for name, part in parts.items():
-            part.append(file.read(name, first, stop, step))
+            part.append(file.read_numbers(name, first, stop, step))
         frames = parts["pixels"][-1]
         latents.append(_encode(model, frames))
         episode.append(np.full(len(frames), index))

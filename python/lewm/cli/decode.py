@@ -85,7 +85,7 @@ def _imagine(model: lewm.Model, args: argparse.Namespace) -> list[tuple[np.ndarr
     for episode in long_enough:
         first = int(file.offsets[episode])
         frames = file.read("pixels", first, first + blocks * skip + 1, skip)
-        actions = file.read("action", first, first + blocks * skip)
+        actions = file.read_numbers("action", first, first + blocks * skip)
         candidate = model.standardise(actions.reshape(blocks, skip, -1))[None, None]
         latents = model.encode(frames)
         imagined = model.rollout(latents[None, :1], candidate)[0, 0]

@@ -37,7 +37,7 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
         pixels: (T, H, W, 3) uint8 RGB.
         action: (T, frame_skip * A) float32, a block flattened in time order; standardised per action dimension with the
             mean and the population standard deviation of all rows without NaN, then NaN -> 0.
-        and each of ``columns``: (T, ...) as in the file, at the frames' rows.
+        and each of ``columns``, which hold numbers: (T, ...) as in the file, at the frames' rows.
     A batch has another dimension in front.
 
     Args:
@@ -79,12 +79,12 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
                 raise ValueError(f"columns: {name!r} is in every window already")
         self.file = EpisodeFile(path)
         pixels = self.file.column("pixels")
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3:
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3 or 0 in pixels.shape:
             raise Error(f"{path}: pixels: expected (N, H, W, 3) uint8, got {pixels.shape} {pixels.dtype}")
         self.frame_shape: tuple[int, ...] = pixels.shape[1:]
         """(H, W, 3)"""
         actions = _read_actions(self.file)
-        self._extra = {name: self.file.read(name, 0, None) for name in self.columns}
+        self._extra = {name: self.file.read_numbers(name, 0, None) for name in self.columns}
         self.action_scaling: Scaling = (
             fit_scaling(actions)
             if action_scaling is None
@@ -270,7 +270,7 @@ def _standardised(actions: NDArray[np.float32], by: Scaling) -> NDArray[np.float
 
 def _read_actions(file: EpisodeFile) -> NDArray[np.float32]:
     column = file.column("action")
-    if column.ndim != 2 or column.dtype.kind != "f":
+    if column.ndim != 2 or column.dtype.kind != "f" or not column.shape[1]:
         raise Error(f"{file.path}: action: expected (N, A) floats, got {column.shape} {column.dtype}")
     actions = file.read("action", 0, None).astype(np.float32)
     last = np.zeros(len(actions), dtype=bool)

@@ -116,6 +116,22 @@ class EpisodeFile:
         with hdf5_errors(f"{self.path}: {name} cannot be read"):
             return self.column(name)[start:stop:step]
 
+    def read_numbers(self, name: str, start: int, stop: int | None, step: int = 1) -> NDArray[Any]:
+        """`read` of a column of numbers, in the machine's byte order; what is wider than float64 comes as float64.
+
+        Raises:
+            lewm.Error: also where it holds something else than numbers.
+        """
+        dtype = self.column(name).dtype
+        if dtype.base.kind not in "fiubc":
+            raise Error(f"{self.path}: {name}: expected numbers, got {_type_name(dtype)}")
+        values = self.read(name, start, stop, step)
+        widest = {"f": np.dtype(np.float64), "c": np.dtype(np.complex128)}.get(values.dtype.kind)
+        native = values.dtype.newbyteorder("=")
+        if widest is not None and native.itemsize > widest.itemsize:
+            native = widest
+        return values.astype(native, copy=False)
+
     def read_frames(
         self, name: str, starts: NDArray[np.int64], frames: int, step: int, out: NDArray[Any]
     ) -> None:
@@ -283,6 +299,11 @@ class _RawPlaces:
             for frame, place in enumerate(window_places):
                 if os.preadv(descriptor, [out[window, frame]], place) != self._row_bytes:
                     raise Error(f"the file ends within a frame, at byte {place}")
+
+
+def _type_name(dtype: np.dtype[Any]) -> str:
+    text = h5py.check_string_dtype(dtype)
+    return "text" if text is not None else str(dtype)
 
 
 def _is_column(name: str, item: Any) -> bool:

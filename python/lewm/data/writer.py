@@ -260,6 +260,10 @@ class EpisodeWriter:
                 if len(item) >= self._rows:
                     if item.maxshape[0] is not None:
                         raise Error(f"{self.path}: {name} was not made to grow, the file cannot be continued")
+                    if item.dtype.kind not in "fiub":
+                        raise Error(
+                            f"{self.path}: {name}: expected numbers, got {item.dtype}; the file cannot be continued"
+                        )
                     self._columns[name] = (item.shape[1:], item.dtype)
                 elif name in ("pixels", "action"):
                     raise Error(f"{self.path}: {name} has {len(item)} rows, its episodes need {self._rows}")
