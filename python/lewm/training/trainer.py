@@ -403,12 +403,12 @@ def _open_data(config: TrainConfig) -> tuple[TrajectoryDataset, TrajectoryDatase
     return train, val
 
 
-def _same_scaling(saved: Any, scaling: Scaling) -> bool:
+def _same_scaling(saved: Any, now: Scaling) -> bool:
     """Whether they are equal but for rounding."""
-    return isinstance(saved, Mapping) and all(
-        np.shape(saved.get(key)) == np.shape(values) and np.allclose(saved[key], values)
-        for key, values in scaling.items()
-    )
+    if not isinstance(saved, Mapping):
+        return False
+    pairs = [(saved.get("mean", ()), now["mean"]), (saved.get("std", ()), now["std"])]
+    return all(np.shape(was) == np.shape(is_) and np.allclose(was, is_) for was, is_ in pairs)
 
 
 def _model_config(saved: Mapping[str, Any], path: Path) -> LeWMConfig:
