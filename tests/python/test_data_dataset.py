@@ -141,9 +141,14 @@ def test_indices_are_integers(tmp_path: Path) -> None:
     data = TrajectoryDataset(write(tmp_path / "a.h5", columns_of()), FRAMES, SKIP)
     torch.testing.assert_close(data[2:7:2]["action"], data[[2, 4, 6]]["action"])
     assert data[[]]["pixels"].shape == (0, FRAMES, *FRAME)
-    for wrong in ([True, False], [0.5], np.zeros(len(data), bool)):
+    for wrong in ([True, False], [0.5], np.zeros(len(data), bool), np.array(1.0), [2**70]):
         with pytest.raises(TypeError, match="indices: expected integers, got"):
             data[wrong]
+    for wrong in ([[0, 1]], np.zeros((2, 2), int), [[0], [1, 2]], "0", 1.0, None):
+        with pytest.raises(TypeError, match="indices: expected a list of integers"):
+            data[wrong]
+    for one in (np.int32(3), np.array(3), torch.tensor(3)):
+        assert torch.equal(data[one]["pixels"], data[3]["pixels"])
 
 
 def test_episodes_are_integers(tmp_path: Path) -> None:
@@ -155,6 +160,17 @@ def test_episodes_are_integers(tmp_path: Path) -> None:
             TrajectoryDataset(path, FRAMES, SKIP, episodes=wrong)
         with pytest.raises(TypeError, match="episodes: expected integers, got"):
             data.subset(wrong)
+
+
+def test_a_file_without_an_action_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", columns_of((1, 1, 1)))  # the action of a last row is NaN
+    with pytest.raises(lewm.Error, match=r"a\.h5: actions: no row of 3 is free of NaN"):
+        TrajectoryDataset(path, 1, 1)
+
+
+def test_one_name_is_no_sequence_of_columns(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="columns: expected a sequence of names, got 'state'"):
+        TrajectoryDataset(write(tmp_path / "a.h5", columns_of()), FRAMES, SKIP, columns="state")
 
 
 @pytest.mark.parametrize("name", ["pixels", "action"])

@@ -124,8 +124,8 @@ def test_a_file_stays_until_an_episode_replaces_it(tmp_path: Path, folder: str) 
         (episode(5), {"seed": 10**30}),
     ):
         with (
-            EpisodeWriter(tmp_path / "link.h5", overwrite=True, attributes=attributes) as writer,
             pytest.raises((ValueError, TypeError)),
+            EpisodeWriter(tmp_path / "link.h5", overwrite=True, attributes=attributes) as writer,
         ):
             writer.write_episode(columns)
         assert path.read_bytes() == b"something else"
@@ -211,6 +211,49 @@ def test_an_action_that_is_no_number_is_refused(tmp_path: Path, value: float) ->
     columns["action"][2, 1] = value
     with EpisodeWriter(tmp_path / "a.h5") as writer, pytest.raises(ValueError, match="row 2 is"):
         writer.write_episode(columns)
+
+
+@pytest.mark.parametrize("name", ["obs/state", "", ".", "..", "a\0b", 3])
+def test_a_name_that_is_none_of_a_column_is_refused(tmp_path: Path, name: str) -> None:
+    with EpisodeWriter(tmp_path / "a.h5") as writer:
+        with pytest.raises(ValueError, match="columns: expected names without '/', got "):
+            writer.write_episode({**episode(5), name: np.zeros(5)})
+        writer.write_episode(episode(5))
+    assert_holds(tmp_path / "a.h5", [episode(5)])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.zeros((5, 0)), r"depth: expected rows that hold something, got \(5, 0\)"),
+        (np.zeros((5, 0, 4, 1)), r"depth: expected rows that hold something, got \(5, 0, 4, 1\)"),
+        ([[1], [1, 2], 1, 1, 1], r"depth: expected an array of numbers, got list \("),
+    ],
+)
+def test_a_column_of_nothing_or_of_several_lengths_is_named(
+    tmp_path: Path, value: object, message: str
+) -> None:
+    with EpisodeWriter(tmp_path / "a.h5") as writer, pytest.raises(ValueError, match=message):
+        writer.write_episode({**episode(5), "depth": value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        ("env", None, TypeError, "attributes: env: expected a number or a string, got NoneType"),
+        ("sizes", [1, 2], TypeError, "attributes: sizes: expected a number or a string, got list"),
+        ("sizes", np.arange(2), TypeError, "attributes: sizes: expected a number or a string, got ndarray"),
+        ("env", "a\0b", ValueError, "attributes: env: expected text without NUL"),
+        ("seed", 2**64, ValueError, "attributes: seed: expected an integer of 64 bits"),
+        ("", 1, ValueError, "attributes: expected names, got ''"),
+    ],
+)
+def test_attributes_that_no_file_holds_are_refused_at_once(
+    tmp_path: Path, name: str, value: object, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        EpisodeWriter(tmp_path / "a.h5", attributes={name: value})
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_shape_or_column_is_refused_and_the_file_stays_good(tmp_path: Path) -> None:

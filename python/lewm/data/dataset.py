@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
@@ -52,10 +52,10 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
     Raises:
         FileNotFoundError: there is no such file.
         lewm.Error: it is not an episode file, lacks a column (the message names it and lists those there are), has one
-            of another shape or type, or has NaN or infinity in an action before an episode's last row.
+            of another shape or type, has NaN or infinity in an action before an episode's last row, or no action.
         ValueError: an argument is out of range, ``columns`` names one that every item has, or no episode is long enough
             for a window.
-        TypeError: ``episodes`` are not integers.
+        TypeError: ``episodes`` are not integers, or ``columns`` is one name.
     """
 
     def __init__(
@@ -73,6 +73,8 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
         self.frame_skip = at_least("frame_skip", frame_skip)
         if in_memory not in (True, False, "auto"):
             raise ValueError(f"in_memory: expected True, False or 'auto', got {in_memory!r}")
+        if isinstance(columns, str):
+            raise TypeError(f"columns: expected a sequence of names, got {columns!r}")
         self.columns = tuple(columns)
         for name in ("pixels", "action"):
             if name in self.columns:
@@ -86,7 +88,7 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
         actions = _read_actions(self.file)
         self._extra = {name: self.file.read_numbers(name, 0, None) for name in self.columns}
         self.action_scaling: Scaling = (
-            fit_scaling(actions)
+            _fitted_scaling(actions, path)
             if action_scaling is None
             else scaling("action_scaling", action_scaling, actions.shape[1])
         )
@@ -191,8 +193,8 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int | Sequence[int] | slice) -> dict[str, Tensor]:
         if isinstance(index, slice):
             index = range(*index.indices(len(self)))
-        if isinstance(index, (int, np.integer)):
-            return {name: values[0] for name, values in self.batch([int(index)]).items()}
+        if isinstance(index, int) or getattr(index, "ndim", None) == 0:  # or an array or tensor of one number
+            return {name: values[0] for name, values in self.batch([cast(int, index)]).items()}
         return self.batch(index)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Tensor]]:
@@ -241,7 +243,12 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
 
 
 def _integers(name: str, values: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # lists of several lengths
+        raise TypeError(f"{name}: expected a list of integers ({error})") from None
+    if array.ndim != 1:
+        raise TypeError(f"{name}: expected a list of integers, got an array of shape {array.shape}")
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"{name}: expected integers, got {array.dtype}")
     return array.astype(np.int64)
@@ -261,6 +268,13 @@ def fit_scaling(actions: NDArray[Any]) -> Scaling:
         raise ValueError(f"actions: no row of {len(actions)} is free of NaN")
     std = np.maximum(rows.std(axis=0), _LEAST_STD)
     return scaling("actions", {"mean": rows.mean(axis=0).tolist(), "std": std.tolist()}, actions.shape[1])
+
+
+def _fitted_scaling(actions: NDArray[Any], path: str | Path) -> Scaling:
+    try:
+        return fit_scaling(actions)
+    except ValueError as error:
+        raise Error(f"{path}: {error}") from None
 
 
 def _standardised(actions: NDArray[np.float32], by: Scaling) -> NDArray[np.float32]:

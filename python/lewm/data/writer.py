@@ -48,7 +48,8 @@ class EpisodeWriter:
         overwrite: replace an existing file instead of continuing it; it stays until the first episode is written.
 
     Raises:
-        ValueError: ``compression`` is unknown, or an existing file's attributes differ.
+        ValueError: ``compression`` is unknown, an attribute cannot be stored, or an existing file's attributes differ.
+        TypeError: an attribute is no number or string.
         FileNotFoundError: the folder does not exist.
         lewm.Error: the existing file is not one of episodes, another process is writing it, or something else stands in
             the place of its journal.
@@ -68,7 +69,7 @@ class EpisodeWriter:
         if not self.path.parent.is_dir():
             raise FileNotFoundError(f"path: the folder {self.path.parent} does not exist")
         self._compression = compression
-        self._attributes = dict(attributes or {})
+        self._attributes = _checked_attributes(attributes or {})
         self._journal: JournaledFile | None = None
         self._file: h5py.File | None = None
         self._datasets: dict[str, h5py.Dataset] = {}
@@ -110,8 +111,8 @@ class EpisodeWriter:
                 as NaN if it is left out. Further columns are numbers.
 
         Raises:
-            ValueError: lengths differ, a column is missing, new or of another shape, an action is not finite, or a
-                number does not fit the file's type.
+            ValueError: lengths differ, a column is missing, new, empty or of another shape, its name is none of HDF5,
+                an action is not finite, or a number does not fit the file's type.
             TypeError: pixels are not uint8, or a column does not hold numbers.
             OSError: the disk is full, or another reason not to write: this and all later episodes are left out.
         """
@@ -323,6 +324,19 @@ def _outside(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
         return array[np.isinf(array.astype(dtype)) & ~np.isinf(array)]
 
 
+def _checked_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    for name, value in attributes.items():
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise ValueError(f"attributes: expected names, got {name!r}")
+        if not isinstance(value, (str, bool, int, float, np.number, np.bool_)):
+            raise TypeError(f"attributes: {name}: expected a number or a string, got {type(value).__name__}")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError(f"attributes: {name}: expected text without NUL, got {value!r:.80}")
+        if isinstance(value, int) and not -(2**63) <= value < 2**64:
+            raise ValueError(f"attributes: {name}: expected an integer of 64 bits, got {value!r:.80}")
+    return dict(attributes)
+
+
 def _checked_episode(columns: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
     """The columns as arrays of one length, ``action`` with its last row."""
     for name in ("pixels", "action"):
@@ -331,7 +345,7 @@ def _checked_episode(columns: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]
     reserved = sorted(set(columns) & set(_BOOKKEEPING))
     if reserved:
         raise ValueError(f"columns: {reserved[0]!r} is kept by the writer")
-    arrays = {name: np.asarray(values) for name, values in columns.items()}
+    arrays = {name: _as_column(name, values) for name, values in columns.items()}
     pixels = arrays["pixels"]
     if pixels.dtype != np.uint8:
         raise TypeError(f"pixels: expected uint8, got {pixels.dtype}")
@@ -343,7 +357,20 @@ def _checked_episode(columns: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]
             raise TypeError(f"{name}: expected numbers, got {array.dtype}")
         if array.ndim == 0 or len(array) != len(pixels):
             raise ValueError(f"{name}: expected {len(pixels)} rows as in pixels, got {array.shape}")
+        if not array.size:
+            raise ValueError(f"{name}: expected rows that hold something, got {array.shape}")
     return arrays
+
+
+def _as_column(name: str, values: ArrayLike) -> NDArray[Any]:
+    if not isinstance(name, str) or not name.strip(".") or "/" in name or "\0" in name:
+        raise ValueError(f"columns: expected names without '/', got {name!r}")
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:  # rows of several lengths, a tensor on a GPU
+        raise ValueError(
+            f"{name}: expected an array of numbers, got {type(values).__name__} ({error})"
+        ) from None
 
 
 def _checked_actions(actions: NDArray[Any], length: int) -> NDArray[np.float32]:
