@@ -333,6 +333,24 @@ def test_a_state_of_something_else_is_named(whole_run, tmp_path, name):
     assert losses(run) == losses(whole_run.folder)
 
 
+def test_a_resumed_run_is_not_shorter_than_what_is_done(whole_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole_run.folder, run)
+    with pytest.raises(ValueError, match="steps: expected at least the 12 done, got 5"):
+        lewm.train(resume=run, steps=5)
+    assert (run / "config.yaml").read_bytes() == (whole_run.folder / "config.yaml").read_bytes()
+    assert lewm.train(resume=run).steps == 12
+
+
+def test_a_log_with_other_columns_is_named_when_it_is_to_go_on(whole_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole_run.folder, run)
+    log = run / "metrics.csv"
+    log.write_text(log.read_text().replace("grad_norm", "gradient"))
+    with pytest.raises(lewm.Error, match=r"metrics\.csv: column 'gradient' is none of this lewm's"):
+        lewm.train(resume=run, steps=13)
+
+
 def test_a_resumed_run_takes_a_new_weight_decay(whole_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(whole_run.folder, run)
@@ -423,6 +441,14 @@ def test_settings_that_contradict_the_data_are_named(data, tmp_path):
 
     with pytest.raises(ValueError, match=r"model\.image_size: expected 16 as in the data, got 32"):
         train(model={**TINY_RUN["model"], "image_size": 32})
+    wide = tmp_path / "wide.h5"
+    shutil.copy(data, wide)
+    with h5py.File(wide, "r+") as file:
+        frames = file["pixels"][:]
+        del file["pixels"]
+        file["pixels"] = np.concatenate([frames, frames], axis=2)
+    with pytest.raises(ValueError, match=r"data: expected square frames, .*wide\.h5 has 16 x 32 pixels"):
+        train(data=wide)
     with pytest.raises(ValueError, match=r"batch_size: expected at most the \d+ training windows, got 4096"):
         train(batch_size=4096)
     with pytest.raises(FileNotFoundError):

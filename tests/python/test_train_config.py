@@ -105,6 +105,7 @@ def test_malformed_overrides_are_refused(word):
         ({"precision": "fp8"}, ValueError, "precision: expected one of"),
         ({"attention": "linear"}, ValueError, "attention: expected one of"),
         ({"preset": "huge"}, ValueError, "preset: expected one of"),
+        ({"preset": ["tiny"]}, ValueError, "preset: expected one of"),
         ({"steps": 0, "epochs": 0}, ValueError, "epochs: expected more than 0"),
         ({"model.patch_size": 15}, ValueError, "image_size: expected a multiple of patch_size"),
     ],
@@ -126,6 +127,10 @@ def test_wrong_files_are_named(tmp_path):
     (tmp_path / "broken.yaml").write_text("a: [1\n")
     with pytest.raises(ValueError, match=r"broken\.yaml: not readable as YAML"):
         make_config(tmp_path / "broken.yaml")
+    for name, content in (("binary", b"\x89HDF\r\n\xff"), ("deep", b"a: " + b"[" * 5000)):
+        (tmp_path / f"{name}.yaml").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{name}\.yaml: not readable as YAML"):
+            make_config(tmp_path / f"{name}.yaml")
 
 
 def test_command_line_reports_errors_without_a_traceback(tmp_path, capsys):

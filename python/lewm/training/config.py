@@ -156,7 +156,7 @@ class TrainConfig:
         """Writes the settings as YAML that `make_config` reads."""
         text = yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
         with replace_file(path) as file:
-            file.write(text.encode())
+            file.write(text.encode("utf-8"))
 
 
 _TINY: dict[str, Any] = {
@@ -208,7 +208,7 @@ def make_config(
     layers = [_read_yaml(file) if file else {}, dict(overrides or {})]
     in_file, over_both = (layer.pop("preset", None) for layer in layers)
     preset = next((name for name in (over_both, preset, in_file) if name is not None), None)
-    if preset is not None and preset not in PRESETS:
+    if preset is not None and (not isinstance(preset, str) or preset not in PRESETS):
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     settings: dict[str, Any] = {}
     if base is not None:
@@ -245,8 +245,8 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
 
 def _read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(Path(path).read_text())
-    except yaml.YAMLError as error:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as YAML: {error}") from None
     if content is not None and not isinstance(content, dict):
         raise ValueError(f"{path}: expected settings as key: value, got {type(content).__name__}")

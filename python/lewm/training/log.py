@@ -84,6 +84,9 @@ class Log:
 
     def _keep_rows_until(self, step: int) -> None:
         rows = read_metrics(self._path) if step and self._path.is_file() else []
+        unknown = sorted({name for row in rows for name in row} - set(COLUMNS))
+        if unknown:
+            raise Error(f"{self._path}: column {unknown[0]!r} is none of this lewm's training logs")
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()

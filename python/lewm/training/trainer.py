@@ -313,6 +313,8 @@ class Trainer:
                 f"model.{changed}: expected {getattr(saved, changed)} as in the checkpoint, "
                 f"got {getattr(self.config.model, changed)}"
             )
+        if content["step"] > self.steps:
+            raise ValueError(f"steps: expected at least the {content['step']} done, got {self.steps}")
         self.step = content["step"]
         self.seconds = content["seconds"]
         self.best_val_loss = content["best_val_loss"]
@@ -434,6 +436,9 @@ def _require_same_run(saved: Mapping[str, Any], config: TrainConfig, path: Path)
 
 
 def _with_data_sizes(config: TrainConfig, data: TrajectoryDataset) -> TrainConfig:
+    height, width, _ = data.frame_shape
+    if height != width:
+        raise ValueError(f"data: expected square frames, {config.data} has {height} x {width} pixels")
     if data.image_size != config.model.image_size:
         raise ValueError(
             f"model.image_size: expected {data.image_size} as in the data, got {config.model.image_size}"
