@@ -348,6 +348,8 @@ ODD_FILES: dict[str, tuple[Callable[[dict[str, Any], dict[str, str]], Any], bool
     "empty actions": (lambda t, m: m.update(action_scaling='{"mean": [], "std": []}'), False),
     "a key twice": (lambda t, m: m.update(action_scaling='{"mean":[0,0],"std":[2,2],"std":[1,1]}'), False),
     "a size twice": (lambda t, m: m.update(config=m["config"][:-1] + ', "history": 3}'), False),
+    "least std": (lambda t, m: m.update(action_scaling='{"mean":[0,0],"std":[1,1.17549434e-38]}'), True),
+    "largest mean": (lambda t, m: m.update(action_scaling='{"mean":[0,3.4028235e38],"std":[1,1]}'), True),
     "text": (lambda t, m: m.update(action_scaling='{"mean": ["0", 0], "std": [1, 1]}'), False),
     "truth": (lambda t, m: m.update(action_scaling='{"mean": [0, 0], "std": [true, 1]}'), False),
 }
@@ -373,6 +375,29 @@ def test_the_core_opens_the_deployment_files_that_python_reads(tmp_path: Path, n
     for opened in (lewm.load, read_checkpoint):
         with pytest.raises(lewm.Error, match=r"model\.safetensors: "):
             opened(path)
+
+
+@pytest.mark.parametrize("change", [lambda h: b" " + h, lambda h: h.replace(b"of a test", b"\\ud800")])
+def test_headers_that_the_core_refuses_python_refuses(
+    tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "model.safetensors"
+    lewm.save(synthetic.state(synthetic.TINY), path, config=synthetic.TINY, provenance="of a test")
+    data = path.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = change(data[8:end])
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[end:])
+    for opened in (lewm.load, read_checkpoint):
+        with pytest.raises(lewm.Error, match=r"model\.safetensors: .*header"):
+            opened(path)
+
+
+def test_scalings_of_a_checkpoint_may_be_arrays(tmp_path: Path) -> None:
+    scales = [{"mean": np.zeros(n, np.float32), "std": np.ones(n, np.float32)} for n in (3, 2)]
+    checkpoint = Checkpoint(synthetic.TINY, synthetic.state(synthetic.TINY), *scales)
+    for name in ("model.safetensors", "run"):
+        lewm.save(checkpoint, tmp_path / name)
+        assert read_checkpoint(tmp_path / name).action_scaling == {"mean": [0.0, 0.0], "std": [1.0, 1.0]}
 
 
 @pytest.mark.parametrize(
@@ -415,6 +440,10 @@ def test_what_cannot_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         lewm.save(state, tmp_path / "a.pt", config=CONFIG)
     with pytest.raises(lewm.Error, match="expected"):
         lewm.save(state, tmp_path / "a", config=synthetic.small())
+    with pytest.raises(TypeError, match="model_or_state: expected names of tensors, got 3"):
+        lewm.save({**state, 3: np.zeros(1)}, tmp_path / "a", config=CONFIG)
+    with pytest.raises(ValueError, match="provenance: expected text that UTF-8 holds"):
+        lewm.save(state, tmp_path / "a.safetensors", config=CONFIG, provenance="\ud800")
     with pytest.raises(TypeError, match="provenance: expected text, got int"):
         lewm.save(state, tmp_path / "a.safetensors", config=CONFIG, provenance=3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"config: expected a lewm\.LeWMConfig, got dict"):

@@ -125,6 +125,8 @@ def _as_checkpoint(value: Any, config: LeWMConfig | None) -> Checkpoint:
 
 def _as_array(name: str, tensor: Any) -> NDArray[Any]:
     """The tensor as an array; torch's come from any device, and bfloat16 as float32."""
+    if not isinstance(name, str):
+        raise TypeError(f"model_or_state: expected names of tensors, got {name!r:.80}")
     if isinstance(tensor, np.ndarray):
         return tensor
     if not hasattr(tensor, "detach"):

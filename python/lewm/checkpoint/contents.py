@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from lewm.checkpoint.safetensors import unique
+from lewm.checkpoint.safetensors import is_unicode, unique
 from lewm.config import LeWMConfig
 from lewm.errors import Error
 
@@ -18,8 +18,7 @@ __all__ = ["IMAGENET", "Checkpoint", "Scaling", "from_metadata", "scaling", "to_
 
 FORMAT = "lewm"
 FORMAT_VERSION = "1"
-_LARGEST = float(np.finfo(np.float32).max)
-_LEAST_NORMAL = float(np.finfo(np.float32).tiny)
+_LEAST_NORMAL = np.finfo(np.float32).tiny
 
 
 class Scaling(TypedDict):
@@ -42,7 +41,7 @@ def scaling(name: str, values: Any, size: int) -> Scaling:
     if not isinstance(values, Mapping) or set(values) != {"mean", "std"}:
         raise ValueError(f"{name}: expected mean and std, got {values!r:.80}")
     mean, std = (_numbers(f"{name}.{key}", values[key], size) for key in ("mean", "std"))
-    if not all(number >= _LEAST_NORMAL for number in std):
+    if not (np.asarray(std, np.float32) >= _LEAST_NORMAL).all():
         raise ValueError(f"{name}.std: expected positive normal numbers of float32, got {std}")
     return {"mean": mean, "std": std}
 
@@ -56,7 +55,9 @@ def _numbers(name: str, values: Any, size: int) -> list[float]:
         raise ValueError(f"{name}: expected {size} numbers, got {values!r:.80}") from None
     if len(numbers) != size:
         raise ValueError(f"{name}: expected {size} numbers, got {len(numbers)}")
-    if not all(abs(number) <= _LARGEST for number in numbers):
+    with np.errstate(over="ignore"):  # as the core does: what rounds to a finite number is one
+        finite = np.isfinite(np.asarray(numbers, np.float32)).all()
+    if not finite:
         raise ValueError(f"{name}: expected finite numbers of float32, got {numbers}")
     return numbers
 
@@ -67,7 +68,8 @@ class Checkpoint:
 
     Raises:
         ValueError: a scaling is not of the configuration's size, not finite in float32, or has a std that is not a
-            normal positive number there. TypeError: ``config`` is no LeWMConfig, or ``provenance`` no text.
+            normal positive number there; or ``provenance`` is no Unicode. TypeError: ``config`` is no LeWMConfig, or
+            ``provenance`` no text.
     """
 
     config: LeWMConfig
@@ -85,9 +87,13 @@ class Checkpoint:
             raise TypeError(f"config: expected a lewm.LeWMConfig, got {type(self.config).__name__}")
         if not isinstance(self.provenance, (str, type(None))):
             raise TypeError(f"provenance: expected text, got {type(self.provenance).__name__}")
-        scaling("preprocessing", self.preprocessing, 3)
+        if self.provenance is not None and not is_unicode(self.provenance):
+            raise ValueError(f"provenance: expected text that UTF-8 holds, got {self.provenance!r:.80}")
+        # Lists of floats, whatever they came as.
+        object.__setattr__(self, "preprocessing", scaling("preprocessing", self.preprocessing, 3))
         if self.action_scaling is not None:
-            scaling("action_scaling", self.action_scaling, self.config.action_dim)
+            actions = scaling("action_scaling", self.action_scaling, self.config.action_dim)
+            object.__setattr__(self, "action_scaling", actions)
 
 
 def to_metadata(checkpoint: Checkpoint) -> dict[str, str]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lewm.checkpoint.atomic import replace_file
 from lewm.errors import Error
 
-__all__ = ["bfloat16_to_float32", "read", "unique", "write"]
+__all__ = ["bfloat16_to_float32", "is_unicode", "read", "unique", "write"]
 
 _MAX_HEADER = 100_000_000  # bytes
 _ALIGNMENT = 64  # bytes; the first tensor starts here, so that a mapped file can be read with vector loads
@@ -61,13 +61,25 @@ def _read_header(data: bytes, file: str) -> tuple[dict[str, Any], int]:
         raise Error(
             f"{file}: a header of {length} bytes in a file of {len(data)}: truncated, or not safetensors"
         )
+    text = data[8 : 8 + length]
+    if not text.startswith(b"{"):
+        raise Error(f"{file}: its header does not start with '{{'")
     try:
-        header = json.loads(data[8 : 8 + length].decode("utf-8"), object_pairs_hook=unique)
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise Error(f"{file}: its header is not valid JSON: {error}") from None
-    if not isinstance(header, dict):
-        raise Error(f"{file}: its header is not a JSON object")
+    if not is_unicode(json.dumps(header, ensure_ascii=False)):
+        raise Error(f"{file}: its header is not valid JSON: half of a surrogate pair")
     return header, 8 + length
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 holds the text: it has no lone surrogates."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
