@@ -11,9 +11,10 @@ from tqdm import tqdm
 from lewm.envs import environment_class
 from lewm.evaluation import Evaluation, evaluate, format_table, write_report
 
-_PLANNER_OPTIONS = (
+_PLANNING_OPTIONS = (
     *("samples", "elites", "iterations", "horizon", "method", "backend", "device"),
     *("cost", "discount", "action_penalty", "action_hold", "std"),
+    *("recorded", "proposals", "replan_every", "context", "precision", "threads"),
 )
 
 
@@ -54,38 +55,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_planner_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of planning."""
+    """The options of planning; None: not given."""
     group = parser.add_argument_group("planner")
-    group.add_argument("--samples", type=int, default=300, help="candidates (default: %(default)s)")
+    group.add_argument("--samples", type=int, help="candidates (default: 300)")
     group.add_argument("--elites", type=int, help="kept of them (default: 30, or all)")
     group.add_argument("--iterations", type=int, help="refinements (default: 30; 1 for predictive)")
-    group.add_argument("--horizon", type=int, default=5, help="blocks looked ahead (default: %(default)s)")
-    group.add_argument(
-        "--method",
-        "--solver",
-        default="cem",
-        help="cem, icem, mppi or predictive (default: %(default)s)",
-    )
+    group.add_argument("--horizon", type=int, help="blocks looked ahead (default: 5)")
+    group.add_argument("--method", "--solver", help="cem, icem, mppi or predictive (default: cem)")
     group.add_argument(
         "--cost",
         choices=("final", "sum", "discounted"),
-        default="final",
-        help="distance to the goal at the last block, summed over all, or discounted (default: %(default)s)",
+        help="distance to the goal at the last block (default), summed over all, or discounted",
     )
-    group.add_argument("--discount", type=float, help="per block, of --cost discounted")
+    group.add_argument("--discount", type=float, help="per block, of --cost discounted (default: 0.99)")
     group.add_argument("--action-penalty", type=float, help="times the squared standardised actions")
     group.add_argument(
         "--action-hold",
         type=int,
-        default=1,
-        help="environment steps that a candidate holds its action for within a block (default: %(default)s)",
+        help="environment steps that a candidate holds its action for within a block (default: 1)",
     )
-    group.add_argument(
-        "--std",
-        type=float,
-        default=1.0,
-        help="standard deviation of the first candidates (default: %(default)s)",
-    )
+    group.add_argument("--std", type=float, help="standard deviation of the first candidates (default: 1)")
     group.add_argument(
         "--recorded",
         type=Path,
@@ -95,32 +84,26 @@ def add_planner_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--proposals",
         type=int,
-        default=128,
-        help="sequences of --recorded that a plan begins with the best of (default: %(default)s)",
+        help="sequences of --recorded that a plan begins with the best of (default: 128)",
     )
     group.add_argument(
         "--backend",
         choices=("core", "torch"),
-        default="core",
-        help="that searches: the compiled core, or torch (default: %(default)s)",
+        help="that searches: the compiled core (default), or torch",
     )
     group.add_argument(
         "--device",
         help="of the core's search: cpu (default), cuda, cuda:1; of torch's: any (default: the best there is)",
     )
     group.add_argument("--replan-every", type=int, help="blocks executed of a plan (default: the horizon)")
-    group.add_argument(
-        "--context", type=int, default=1, help="frames shown to the model (default: %(default)s)"
-    )
-    group.add_argument(
-        "--precision", default="auto", help="of the model: auto, fp32, bf16, int8 (default: auto)"
-    )
+    group.add_argument("--context", type=int, help="frames shown to the model (default: 1)")
+    group.add_argument("--precision", help="of the model: auto, fp32, bf16, int8 (default: auto)")
     group.add_argument("--threads", type=int, help="of the planner (default: all cores)")
 
 
-def planner_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What `lewm.Planner` is given of them."""
-    return {name: getattr(args, name) for name in _PLANNER_OPTIONS}
+def planning_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Those of planning that were given."""
+    return {name: getattr(args, name) for name in _PLANNING_OPTIONS if getattr(args, name) is not None}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -136,17 +119,11 @@ def run(args: argparse.Namespace) -> int:
             goal_offset=args.goal_offset,
             budget=args.budget,
             seeds=range(args.seed, args.seed + args.seeds),
-            replan_every=args.replan_every,
-            context=args.context,
-            recorded=args.recorded,
-            proposals=args.proposals,
-            precision=args.precision,
-            threads=args.threads,
             film=args.film,
             agent=args.agent,
             parts=args.out / "parts",
             progress=bars,
-            **planner_options(args),
+            **planning_options(args),
         )
     result.settings["command_line"] = args.command_line
     write_evaluation(result, args.out)

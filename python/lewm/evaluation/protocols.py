@@ -101,10 +101,10 @@ def evaluate(
     budget: int | None = None,
     seeds: Sequence[int] = (0,),
     replan_every: int | None = None,
-    context: int = 1,
+    context: int | None = None,
     recorded: str | Path | None = None,
-    proposals: int = 128,
-    precision: str = "auto",
+    proposals: int | None = None,
+    precision: str | None = None,
     threads: int | None = None,
     film: int = 0,
     agent: str = "planner",
@@ -127,12 +127,12 @@ def evaluate(
         budget: environment steps that an episode may take; 50, or 150 at goal_offset 100, by default.
         seeds: each draws tasks and plans anew.
         replan_every: blocks executed of a plan; all by default.
-        context: frames shown to the model.
-        recorded: episodes, those trained on, from which plans begin: with the cheapest of ``proposals`` sequences
-            that followed frames like the present one. See `lewm.RecordedActions`.
+        context: frames shown to the model; 1 by default.
+        recorded: episodes, those trained on, from which plans begin: with the cheapest of ``proposals`` (128 by
+            default) sequences that followed frames like the present one. See `lewm.RecordedActions`.
         precision, threads: as for `lewm.load`, if ``model`` is a path.
         film: so many strict tasks of the first seed keep all their frames.
-        agent: "planner", or "gcbc" for a cloned policy.
+        agent: "planner", or "gcbc" for a cloned policy, which takes none of the options of planning.
         parts: folder that keeps what is finished; an interrupted evaluation with the same settings goes on from it.
         progress: called with (what runs, steps done, steps in total).
         planner: options of `lewm.Planner`, such as ``samples``, ``iterations``, ``horizon`` and ``method``. ``device``
@@ -146,14 +146,19 @@ def evaluate(
     if agent not in _AGENTS:
         raise ValueError(f"agent: expected one of {', '.join(_AGENTS)}, got {agent!r}")
     if agent == "gcbc":
-        if recorded is not None:
-            raise ValueError("recorded: a cloned policy has no plans to begin, expected None")
+        planning = {"replan_every": replan_every, "context": context, "recorded": recorded, **planner}
+        planning |= {"proposals": proposals, "precision": precision, "threads": threads}
+        given = [name for name, value in planning.items() if value is not None]
+        if given:
+            raise ValueError(
+                f"{', '.join(given)}: expected none with agent='gcbc', a cloned policy does not plan"
+            )
         model = _cloner(model)
     elif isinstance(model, (str, Path)):
         # The core's search runs where the model lies; torch's takes a device of its own.
         searches_elsewhere = planner.get("backend", "core") != "core"
         place = None if searches_elsewhere else planner.pop("device", None)
-        model = lewm.load(model, precision=precision, threads=threads, device=place or "cpu")
+        model = lewm.load(model, precision=precision or "auto", threads=threads, device=place or "cpu")
     file = EpisodeFile(data)
     kind = environment_class(env or _named_environment(file))
     environment = kind(image_size=int(model.config.image_size))
@@ -163,7 +168,13 @@ def evaluate(
             make_agent, settings = _cloning(model)
         else:
             make_agent, settings = _planning(
-                model, _checked_seeds(seeds), replan_every, context, recorded, proposals, planner
+                model,
+                _checked_seeds(seeds),
+                replan_every,
+                1 if context is None else context,
+                recorded,
+                128 if proposals is None else proposals,
+                planner,
             )
 
         def agents(seed: int) -> dict[str, Agent]:

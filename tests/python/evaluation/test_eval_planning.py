@@ -256,8 +256,16 @@ def test_a_cloned_policy_is_evaluated(episodes: EpisodeFile, env: TwoRoomEnv, tm
     assert main([*words, "--agent", "gcbc", "--env", "cube"]) == 1
     assert main(["eval", str(tmp_path), *words[2:], "--agent", "gcbc"]) == 1
     assert "the folder of a finished run" in capsys.readouterr().err
-    assert main([*words, "--agent", "gcbc", "--recorded", str(episodes.path)]) == 1
-    assert "recorded: a cloned policy has no plans to begin" in capsys.readouterr().err
+    planning = {"samples": "300", "method": "cem", "action-hold": "1", "precision": "auto", "context": "1"}
+    planning |= {"device": "cpu", "proposals": "128", "recorded": str(episodes.path)}
+    for option, value in planning.items():
+        assert main([*words, "--agent", "gcbc", f"--{option}", value]) == 1
+        refusal = (
+            f"{option.replace('-', '_')}: expected none with agent='gcbc', a cloned policy does not plan"
+        )
+        assert refusal in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"^replan_every, elites: expected none with agent='gcbc'"):
+        evaluate(trained.model, episodes.path, agent="gcbc", elites=4, replan_every=1)
 
 
 def test_the_rest_of_a_plan_starts_the_next(model, env: TwoRoomEnv) -> None:
