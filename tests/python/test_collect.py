@@ -75,6 +75,7 @@ def test_seeds_differ(tmp_path: Path) -> None:
         ({"image_size": 32}, "image_size: .* was written with 16, got 32"),
         ({"seed": 7}, "seed: .* was written with 0, got 7"),
         ({"policy": "random"}, "policy: .* was written with 'noisy-expert', got 'random'"),
+        ({"compression": "gzip"}, r"compression: .*a\.h5 was written with none, got gzip"),
     ],
 )
 def test_a_file_made_otherwise_is_not_continued(tmp_path: Path, change: dict, message: str) -> None:

@@ -63,6 +63,33 @@ def test_rows_come_back_whatever_the_compression(tmp_path: Path, compression: st
     assert EpisodeFile(tmp_path / "a.h5").attributes == {"env": "x", "seed": 3}
 
 
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_file_keeps_its_compression(tmp_path: Path, compression: str) -> None:
+    path = tmp_path / "a.h5"
+    for seed, given in enumerate((compression, None, compression)):
+        with EpisodeWriter(path, compression=given) as writer:
+            writer.write_episode(episode(3, seed))
+    for other in set(COMPRESSIONS) - {compression}:
+        with pytest.raises(ValueError, match=f"compression: .* was written with {compression}, got {other}"):
+            EpisodeWriter(path, compression=other)
+    assert EpisodeFile(path).episodes == 3
+
+
+def test_a_foreign_files_compression_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with EpisodeWriter(path) as writer:
+        writer.write_episode(episode(3))
+    with h5py.File(path, "r+") as file:
+        pixels = file["pixels"][:]
+        del file["pixels"]
+        file.create_dataset(
+            "pixels", data=pixels, maxshape=(None, *pixels.shape[1:]), shuffle=True, scaleoffset=0
+        )
+    with pytest.raises(ValueError, match="was written with HDF5 filter 6, got gzip"):
+        EpisodeWriter(path, compression="gzip")
+    EpisodeWriter(path).close()
+
+
 def test_columns_have_the_documented_types(tmp_path: Path) -> None:
     with EpisodeWriter(tmp_path / "a.h5") as writer:
         writer.write_episode(episode(4))

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the whole collection (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
     parser.add_argument(
-        "--compression", choices=COMPRESSIONS, default="none", help="of the frames (default: none)"
+        "--compression", choices=COMPRESSIONS, help="of the frames (default: the unfinished file's, or none)"
     )
     parser.add_argument("--overwrite", action="store_true", help="start anew instead of continuing the file")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

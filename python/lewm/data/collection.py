@@ -40,7 +40,7 @@ def collect(
     policy: str | None = None,
     seed: int = 0,
     workers: int = 1,
-    compression: str = "none",
+    compression: str | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
@@ -63,7 +63,7 @@ def collect(
 
     Raises:
         ValueError: an argument is out of range, or the existing file was made with another environment, policy, frame
-            size or seed.
+            size, seed or compression.
         lewm.Error: see `lewm.data.EpisodeWriter`.
     """
     for name, value, least in (("episodes", episodes, 1), ("workers", workers, 1), ("seed", seed, 0)):

@@ -28,6 +28,8 @@ from lewm.lock import WriterLock
 __all__ = ["COMPRESSIONS", "EpisodeWriter"]
 
 COMPRESSIONS = ("none", "gzip", "lzf", "blosc")
+_FILTERS = {1: "gzip", 32000: "lzf", 32001: "blosc"}  # HDF5's registered numbers
+_NO_COMPRESSION = (2, 3)  # shuffling bytes, checksums
 _BOOKKEEPING = {"ep_len": np.int32, "ep_offset": np.int64}
 _ROWS_PER_CHUNK = 1024  # of columns other than images
 _IMAGE_CHUNK_BYTES = 65536  # small frames share a chunk, large ones have one each
@@ -43,12 +45,13 @@ class EpisodeWriter:
     Args:
         path: the file; its folder must exist.
         compression: of the images: "none", "gzip", "lzf" or "blosc" (LZ4, by hdf5plugin). Other columns are small and
-            stay as they are.
+            stay as they are. None: the existing file's, and "none" for a new one.
         attributes: of the file, such as the environment's id, the frame size and the seed: numbers and strings.
         overwrite: replace an existing file instead of continuing it; it stays until the first episode is written.
 
     Raises:
-        ValueError: ``compression`` is unknown, an attribute cannot be stored, or an existing file's attributes differ.
+        ValueError: ``compression`` is unknown, an attribute cannot be stored, or an existing file has another compression
+            or other attributes.
         TypeError: an attribute is no number or string.
         FileNotFoundError: the folder does not exist.
         lewm.Error: the existing file is not one of episodes, another process is writing it, or something else stands in
@@ -59,11 +62,11 @@ class EpisodeWriter:
         self,
         path: str | Path,
         *,
-        compression: str = "none",
+        compression: str | None = None,
         attributes: Mapping[str, Any] | None = None,
         overwrite: bool = False,
     ) -> None:
-        if compression not in COMPRESSIONS:
+        if compression is not None and compression not in COMPRESSIONS:
             raise ValueError(f"compression: expected one of {COMPRESSIONS}, got {compression!r}")
         self.path = Path(path).resolve()  # a link's target has one lock and one journal
         if not self.path.parent.is_dir():
@@ -243,6 +246,7 @@ class EpisodeWriter:
             if missing:
                 raise Error(f"{self.path}: no column {missing[0]!r}, there are {sorted(file)}")
             self._require_same_attributes(file)
+            self._require_same_compression(file["pixels"])
             for name in _BOOKKEEPING:
                 kept = file[name]
                 if kept.ndim != 1 or kept.dtype.kind not in "iu" or kept.maxshape[0] is not None:
@@ -277,6 +281,17 @@ class EpisodeWriter:
             held = held.item() if isinstance(held, np.generic) else held
             if held != value:
                 raise ValueError(f"{name}: {self.path} was written with {held!r}, got {value!r}")
+
+    def _require_same_compression(self, pixels: h5py.Dataset) -> None:
+        if self._compression is None:
+            return
+        settings = pixels.id.get_create_plist()
+        filters = [settings.get_filter(i)[0] for i in range(settings.get_nfilters())]
+        held = [_FILTERS.get(f, f"HDF5 filter {f}") for f in filters if f not in _NO_COMPRESSION] or ["none"]
+        if held != [self._compression]:
+            raise ValueError(
+                f"compression: {self.path} was written with {', '.join(held)}, got {self._compression}"
+            )
 
     def _require_countable(self, length: int) -> None:
         for name, number in (("ep_len", length), ("ep_offset", self._rows)):
@@ -390,11 +405,11 @@ def _checked_actions(actions: NDArray[Any], length: int) -> NDArray[np.float32]:
     return rows
 
 
-def _filter_options(compression: str) -> dict[str, Any]:
+def _filter_options(compression: str | None) -> dict[str, Any]:
     if compression == "blosc":
         import hdf5plugin
 
         return dict(hdf5plugin.Blosc(cname="lz4", clevel=5, shuffle=hdf5plugin.Blosc.NOSHUFFLE))
     if compression == "gzip":
         return {"compression": "gzip", "compression_opts": 4}
-    return {} if compression == "none" else {"compression": compression}
+    return {} if compression in (None, "none") else {"compression": compression}
