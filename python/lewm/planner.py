@@ -27,6 +27,7 @@ from lewm.planner_options import (
     flag,
     integer,
     number,
+    refuse_unread,
     seconds,
     spread,
 )
@@ -72,13 +73,14 @@ class Planner:
             (predictive sampling: the best of one round).
         samples: candidates of an iteration (N).
         elites: that refit the distribution (K); None: 30, or all samples where there are fewer. mppi: 0 weighs all.
+            predictive: None.
         iterations: at most so many; None: 30, and 1 for "predictive".
         horizon: action blocks of a candidate (H).
         seed: of the noise.
         bounds: (low, high) of standardised actions: numbers, or one per action dimension; None: no clipping.
         threads: None: as many as the model has.
-        std: of the first iteration's noise. std_min: a floor of the refitted one; None: 0.
-        momentum: share of the old mean and std that a refit keeps; None: 0.1 for icem, else 0.
+        std: of the first iteration's noise. std_min: cem and icem: a floor of the refitted one; None: 0.
+        momentum: cem and icem: share of the old mean and std that a refit keeps; None: 0.1 for icem, 0 for cem.
         return_best: cem and icem: the best candidate of the last iteration instead of its mean.
         action_hold: environment steps that share a draw of noise within a block, so that a candidate's actions are
             held for so long; divides the frame skip. 1, as published: a draw for every step.
@@ -97,7 +99,8 @@ class Planner:
         device: backend="torch": any device of torch; None: the first accelerator that torch has, else the CPU.
 
     Raises:
-        ValueError: an option is out of range; the message names it. TypeError: an option is of another type.
+        ValueError: an option is out of range, or given to a method or cost that does not read it; the message names
+            it. TypeError: an option is of another type.
         ImportError: backend="torch" without torch. lewm.Error: torch does not have the device.
     """
 
@@ -133,6 +136,9 @@ class Planner:
             raise ValueError(f"method: expected one of {', '.join(_METHODS)}, got {method!r}")
         if not callable(cost) and (not isinstance(cost, str) or cost not in _COSTS):
             raise ValueError(f"cost: expected one of {', '.join(_COSTS)} or a function, got {cost!r}")
+        own = {"elites": elites, "std_min": std_min, "momentum": momentum, "return_best": return_best}
+        own |= {"noise_exponent": noise_exponent, "kept_elites": kept_elites, "temperature": temperature}
+        refuse_unread(method, cost, {**own, "discount": discount})
         low, high = checked_bounds(bounds, model.config.action_dim, model.config.block_dim)
         given = {
             "samples": integer("samples", samples),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,31 @@ __all__ = ["CostFunction"]
 
 _PUBLISHED_ELITES = 30
 
+_READ_BY = {
+    **dict.fromkeys(("std_min", "momentum", "return_best"), ("cem", "icem")),
+    **dict.fromkeys(("noise_exponent", "kept_elites"), ("icem",)),
+    "temperature": ("mppi",),
+    "elites": ("cem", "icem", "mppi"),
+}
+"""Options that not all methods read, and the methods that do."""
+
 CostFunction = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], Any]
 """(latents (n, H, D), actions (n, H, A), goal (D,)) -> costs (n,); smaller is better."""
+
+
+def refuse_unread(method: str, cost: str | CostFunction, options: Mapping[str, Any]) -> None:
+    """Raises ValueError for an option that is given, that is not None, and that neither method nor cost reads."""
+    for name, value in options.items():
+        if value is None:
+            continue
+        readers = _READ_BY.get(name, (method,))
+        if method not in readers:
+            raise ValueError(
+                f"{name}: expected with method {' or '.join(readers)} only, got {value!r} with {method!r}"
+            )
+        if name == "discount" and (callable(cost) or cost != "discounted"):
+            told = "a function" if callable(cost) else repr(cost)
+            raise ValueError(f"discount: expected with cost discounted only, got {value!r} with {told}")
 
 
 def counters(problems: int, problem_ids: Any, plan_index: int) -> tuple[NDArray[np.uint32] | None, int]:

@@ -33,7 +33,8 @@ class Solver:
     Args:
         model: a loaded model, or what `lewm.load` takes.
         num_samples, n_steps, topk, var_scale, seed: the published solver's names for samples, iterations, elites, the
-            initial standard deviation (the published name says variance) and the seed.
+            initial standard deviation (the published name says variance) and the seed. topk=None: 30, as published, or
+            what `lewm.Planner` takes instead.
         method: any planner of lewm: "cem", "icem", "mppi", "predictive".
         batch_size: ignored, accepted so that the published configuration files fit: all problems are planned together.
         device, precision: as in `lewm.load`, when ``model`` is a path; a loaded model has its own.
@@ -47,7 +48,7 @@ class Solver:
         num_samples: int = 300,
         var_scale: float = 1.0,
         n_steps: int = 30,
-        topk: int = 30,
+        topk: int | None = None,
         device: str = "cpu",
         seed: int = 1234,
         *,

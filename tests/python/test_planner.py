@@ -25,6 +25,7 @@ LATENTS = synthetic.uniform(1, "latents", (8, 3, D))
 GOAL_LATENTS = synthetic.uniform(1, "goal", (8, D))
 PAST = synthetic.uniform(1, "past", (8, 2, A))
 SIZES: dict[str, Any] = {"samples": 60, "elites": 6, "iterations": 4, "horizon": H}
+METHODS = ("cem", "icem", "mppi", "predictive")
 
 Make = Callable[..., lewm.Planner]
 
@@ -71,13 +72,14 @@ def test_plans_from_frames_and_from_latents_are_one(model: lewm.Model, planner: 
     assert by_frames.actions.tobytes() == by_latents.actions.tobytes()
 
 
-@pytest.mark.parametrize("method", ["cem", "icem", "mppi", "predictive"])
+@pytest.mark.parametrize("method", METHODS)
 def test_the_same_bytes_for_any_threads_and_any_batch(
     model: lewm.Model, method: str, make: Make, backend: str
 ) -> None:
     two, one = ({"threads": 2}, {"threads": 1}) if backend == "core" else ({}, {})
-    batch = make(model, method, **SIZES, **two).plan(FRAMES, GOALS)
-    alone = make(model, method, **SIZES, **one)
+    sizes = SIZES | {"elites": None if method == "predictive" else 6}
+    batch = make(model, method, **sizes, **two).plan(FRAMES, GOALS)
+    alone = make(model, method, **sizes, **one)
     for b in range(8):
         plan = alone.plan(FRAMES[b], GOALS[b])
         assert plan.actions.tobytes() == batch.actions[b].tobytes()
@@ -262,6 +264,36 @@ def test_options_out_of_range_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         make(model, **{**SIZES, **options})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "readers"),
+    [
+        ("elites", 6, ("cem", "icem", "mppi")),
+        ("std_min", 0.0, ("cem", "icem")),
+        ("momentum", 0.25, ("cem", "icem")),
+        ("return_best", False, ("cem", "icem")),
+        ("noise_exponent", 0.0, ("icem",)),
+        ("kept_elites", 2, ("icem",)),
+        ("temperature", 0.5, ("mppi",)),
+    ],
+)
+def test_a_method_refuses_what_it_does_not_read(
+    model: lewm.Model, option: str, value: Any, readers: tuple[str, ...], make: Make
+) -> None:
+    for method in METHODS:
+        if method in readers:
+            assert make(model, method, **{option: value}).options[option] == value
+            continue
+        message = f"^{option}: expected with method {' or '.join(readers)} only, got {value} with '{method}'$"
+        with pytest.raises(ValueError, match=message):
+            make(model, method, **{option: value})
+
+
+def test_a_discount_is_refused_without_its_cost(model: lewm.Model, make: Make) -> None:
+    for cost, told in (("final", "'final'"), ("sum", "'sum'"), (_distance, "a function")):
+        with pytest.raises(ValueError, match=f"^discount: .* discounted only, got 0.5 with {told}$"):
+            make(model, cost=cost, discount=0.5)
 
 
 def test_the_defaults_are_the_published_settings(model: lewm.Model, make: Make) -> None:

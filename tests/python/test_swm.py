@@ -56,6 +56,14 @@ def blocks(*shape: int) -> torch.Tensor:
     return torch.from_numpy(synthetic.uniform(2, "blocks", (*shape, A)))
 
 
+def test_every_method_solves_with_few_samples_unless_told_otherwise(model: lewm.Model) -> None:
+    info, _, _ = scene(model, 1)
+    for method in ("cem", "icem", "mppi", "predictive"):
+        solver = lewm.swm.Solver(model, num_samples=8, n_steps=1, method=method)
+        configure(solver)
+        assert solver.solve(info)["actions"].shape == (N, H, A)
+
+
 def test_costs_of_one_frame(model: lewm.Model) -> None:
     info, latents, goal = scene(model, 1)
     actions = blocks(N, S, H)

@@ -319,5 +319,15 @@ def test_the_command_writes_a_report(model, episodes: EpisodeFile, tmp_path: Pat
     assert results["results"]["strict"]["model"]["trials"] == 8
     assert main(["eval", *words, "--samples", "0"]) == 1
     assert main(["eval", *words, "--seeds", "0"]) == 1
-    assert main(["eval", *words, "--discount", "-1"]) == 1
+    capsys.readouterr()
+    for refused, message in (
+        (["--discount", "-1", "--cost", "discounted"], "discount: "),
+        (["--discount", "0.5"], "discount: expected with cost discounted only, got 0.5 with 'final'"),
+        (
+            ["--method", "predictive", "--elites", "4"],
+            "elites: expected with method cem or icem or mppi only",
+        ),
+    ):
+        assert main(["eval", *words, *refused]) == 1
+        assert message in capsys.readouterr().err
     assert main(["eval", str(tmp_path / "none.safetensors"), str(episodes.path)]) == 1
