@@ -166,6 +166,15 @@ def test_effective_rank_counts_the_dimensions_in_use(rng):
     assert effective_rank(np.ones((10, 4), np.float32)) == 1.0
 
 
+def test_latents_of_one_dimension_lie_on_a_line_of_the_plane(rng):
+    latents = rng.normal(2.0, 3.0, size=(50, 1)).astype(np.float32)
+    plane, share = principal_plane(latents)
+    np.testing.assert_allclose(
+        np.abs(plane[:, 0]), np.abs(latents[:, 0] - latents.mean()), rtol=1e-4, atol=1e-5
+    )
+    assert not plane[:, 1].any() and share.tolist() == [1.0, 0.0]
+
+
 def test_principal_plane_finds_the_two_widest_directions(rng):
     latents = (rng.normal(size=(500, 5)) * [0.1, 5.0, 0.1, 2.0, 0.1]).astype(np.float32)
     plane, share = principal_plane(latents)

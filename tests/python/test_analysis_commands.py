@@ -58,6 +58,13 @@ def test_probe_takes_columns_for_angles(files, tmp_path, capsys):
     assert "angles: expected some of ['state'], got 'bearing'" in capsys.readouterr().err
 
 
+def test_probe_takes_latents_of_one_dimension(files, tmp_path):
+    lewm.save(LeWM(replace(TINY, latent_dim=1)), tmp_path / "narrow.safetensors")
+    words = [str(tmp_path / "narrow.safetensors"), str(files / "data.h5"), "--out", str(tmp_path / "out")]
+    assert main(["probe", *words]) == 0
+    assert json.loads((tmp_path / "out" / "probe.json").read_text())["geometry"]["latent_dim"] == 1
+
+
 def test_probe_of_a_column_that_is_not_there_names_those_that_are(files, tmp_path, capsys):
     arguments = ["probe", str(files / "model.safetensors"), str(files / "data.h5"), "--columns", "velocity"]
     assert main([*arguments, "--out", str(tmp_path)]) == 1

@@ -50,8 +50,13 @@ def effective_rank(latents: Array) -> float:
 
 
 def principal_plane(latents: Array) -> tuple[Array, NDArray[np.float64]]:
-    """Coordinates along the two leading principal components (N, 2), and their variance shares (2,)."""
+    """Coordinates along the two leading principal components (N, 2), and their variance shares (2,).
+
+    Latents of one dimension have a second component of zeros.
+    """
     centred = latents.astype(np.float64) - latents.mean(axis=0, dtype=np.float64)
+    if centred.shape[1] == 1:
+        centred = np.pad(centred, ((0, 0), (0, 1)))
     spectrum, basis = np.linalg.eigh(centred.T @ centred)
     plane = (centred @ basis[:, ::-1][:, :2]).astype(np.float32)
     return plane, spectrum[::-1][:2] / max(float(spectrum.sum()), 1e-300)
