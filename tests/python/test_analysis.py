@@ -121,7 +121,19 @@ def test_pixel_components_have_the_width_asked_for(rng):
     train = np.arange(30)
     components = pixel_components(frames, train, width=8, seed=0)
     assert components.shape == (40, 8) and np.isfinite(components).all()
-    np.testing.assert_allclose(components[train].std(axis=0, ddof=1), 1.0, rtol=0.05)
+    covariance = np.cov(components[train], rowvar=False)
+    variance = np.diag(covariance)
+    assert (np.diff(variance) < 0).all() and variance[-1] > 100.0, "not in the pixels' units"
+    np.testing.assert_allclose(covariance - np.diag(variance), 0.0, atol=1e-3 * variance[0])
+
+
+def test_pixel_components_need_no_whitening_of_their_own(rng):
+    frames = rng.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    train = np.arange(30)
+    components = pixel_components(frames, train, width=6, seed=0)
+    unit = components / components[train].std(axis=0)
+    once, twice = whitened(components, train), whitened(unit, train)
+    np.testing.assert_allclose(once @ once.T, twice @ twice.T, atol=1e-3)  # alike but for a turn
 
 
 def test_paired_test_is_the_textbook_statistic(rng):

@@ -140,7 +140,7 @@ def pixel_components(frames: NDArray[np.uint8], train: NDArray[np.intp], width: 
         seed: of the randomised decomposition.
 
     Returns:
-        (N, width) float32, whitened.
+        (N, width) float32, uncorrelated over the training rows, the widest first; `probe_features` whitens them.
     """
     from sklearn.decomposition import PCA
 
@@ -149,7 +149,7 @@ def pixel_components(frames: NDArray[np.uint8], train: NDArray[np.intp], width: 
     cut = frames[:, : height * factor, : columns * factor]
     small = cut.reshape(count, height, factor, columns, factor, 3).mean(axis=(2, 4), dtype=np.float32)
     flat = small.reshape(count, -1)
-    pca = PCA(n_components=min(width, len(train)), whiten=True, svd_solver="randomized", random_state=seed)
+    pca = PCA(n_components=min(width, len(train)), svd_solver="randomized", random_state=seed)
     pca.fit(flat[train])
     return np.asarray(pca.transform(flat), dtype=np.float32)
 
