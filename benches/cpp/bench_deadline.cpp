@@ -47,7 +47,7 @@ class Load {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const Options options(argc, argv);
+  const Options options(argc, argv, {"isa", "precision", "threads", "samples", "plans", "load"});
   const lewm::Config config;
   const std::int64_t plans = options.number("plans", 500);
   const Load load(options.number("load", 1));

@@ -8,7 +8,7 @@
 using namespace model_bench;
 
 int main(int argc, char** argv) {
-  const Options options(argc, argv);
+  const Options options(argc, argv, {"isa", "precision", "threads", "frames", "repeats"});
   const lewm::Config config;
   lewm::ThreadPool pool(static_cast<int>(options.number("threads", 0)));
   const std::int64_t n = options.number("frames", 1), repeats = options.number("repeats", 10);

@@ -31,7 +31,8 @@ class FreeObjective final : public lewm::Objective {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const Options options(argc, argv);
+  const Options options(
+      argc, argv, {"isa", "precision", "threads", "method", "samples", "iterations", "horizon", "problems", "repeats"});
   const lewm::Config config;
   const std::int64_t problems = options.number("problems", 1), repeats = options.number("repeats", 3);
   lewm::PlannerOptions settings = lewm::default_options(static_cast<lewm::Method>(options.number("method", 0)));

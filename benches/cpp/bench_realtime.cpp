@@ -253,8 +253,11 @@ void measure_loop(const Source& source, const Options& options, std::int64_t loa
 }
 
 int run(int argc, char** argv) {
-  const Options options(argc, argv);
-  if (argc > 1 && std::string(argv[1]) == "child") return run_child(options);
+  const int child = argc > 1 && std::string(argv[1]) == "child";
+  const Options options(
+      argc - child, argv + child,
+      {"model", "precision", "threads", "samples", "iterations", "deadline_ms", "acts", "starts", "load"});
+  if (child) return run_child(options);
 
   std::string model = options.text("model", "");
   const bool temporary = model.empty();

@@ -12,7 +12,8 @@
 using namespace model_bench;
 
 int main(int argc, char** argv) {
-  const Options options(argc, argv);
+  const Options options(argc, argv,
+                        {"isa", "precision", "threads", "candidates", "part", "horizon", "context", "repeats"});
   const lewm::Config config;
   const auto threads = static_cast<int>(options.number("threads", 0));
   const std::int64_t candidates = options.number("candidates", 300), horizon = options.number("horizon", 5);

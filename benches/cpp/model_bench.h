@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -23,10 +24,20 @@ namespace model_bench {
 using lewm::Precision;
 constexpr const char* kPrecisionNames[] = {"fp32", "bf16", "int8"};
 
-// Options of the form name=value, with defaults.
+// Options of the form name=value, with defaults. What is no name of `known` or no number where one is needed ends the
+// program: it would measure something else than was asked for.
 class Options {
  public:
-  Options(int argc, char** argv) : arguments_(argv + 1, argv + argc) {}
+  Options(int argc, char** argv, const std::vector<std::string>& known) : arguments_(argv + 1, argv + argc) {
+    for (const std::string& argument : arguments_) {
+      const std::size_t equals = argument.find('=');
+      const std::string name = argument.substr(0, equals);
+      if (equals != std::string::npos && std::find(known.begin(), known.end(), name) != known.end()) continue;
+      std::string names;
+      for (const std::string& one : known) names += (names.empty() ? "" : ", ") + one + "=";
+      refuse(argument, "one of " + names);
+    }
+  }
   std::string text(const std::string& name, const std::string& otherwise) const {
     for (const std::string& argument : arguments_) {
       if (argument.starts_with(name + "=")) return argument.substr(name.size() + 1);
@@ -35,10 +46,20 @@ class Options {
   }
   std::int64_t number(const std::string& name, std::int64_t otherwise) const {
     const std::string value = text(name, "");
-    return value.empty() ? otherwise : std::atoll(value.c_str());
+    if (value.empty()) return otherwise;
+    std::int64_t read = 0;
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), read);
+    if (error != std::errc() || end != value.data() + value.size()) refuse(name, "a whole number", value);
+    return read;
   }
 
  private:
+  [[noreturn]] static void refuse(const std::string& what, const std::string& expected, const std::string& got = "") {
+    std::fprintf(stderr, "%s: expected %s%s%s\n", what.c_str(), expected.c_str(), got.empty() ? "" : ", got ",
+                 got.c_str());
+    std::exit(2);
+  }
+
   std::vector<std::string> arguments_;
 };
 
@@ -60,6 +81,10 @@ inline std::vector<Tier> chosen_tiers(const Options& options) {
         continue;
       all.push_back({id, static_cast<Precision>(p)});
     }
+  }
+  if (all.empty()) {
+    std::fprintf(stderr, "isa=%s precision=%s: nothing of this runs on this machine\n", isa.c_str(), precision.c_str());
+    std::exit(2);
   }
   return all;
 }
