@@ -43,14 +43,17 @@ if [[ ! $shared_only ]]; then
   echo "C alone, static: ok"
 fi
 
-# The examples run; the ROS 2 node answers the three of its stub's images that it can act on.
+# The examples run; the ROS 2 node answers the four of its stub's images that it can act on.
 "$build/minimal" "$model" >/dev/null
 "$build/embed_existing_loop" "$model" 6 >/dev/null
 commands=$("$build/ros2_node" --ros-args -p model:="$model" -p low:=-1,-1 -p high:=1,1 2>"$build/ros2.log")
-[[ $(wc -l <<<"$commands") == 3 ]] || { cat "$build/ros2.log" >&2; echo "ros2_node: expected 3 commands" >&2; exit 1; }
-for message in 'no goal yet' 'got yuv422'; do
+[[ $(wc -l <<<"$commands") == 4 ]] || { cat "$build/ros2.log" >&2; echo "ros2_node: expected 4 commands" >&2; exit 1; }
+for message in 'no goal yet' 'got yuv422' 'got 0 x 0'; do
   grep -q "$message" "$build/ros2.log" || { cat "$build/ros2.log" >&2; echo "ros2_node: no '$message'" >&2; exit 1; }
 done
+# Resizing the last image takes longer than this deadline: no time is left to plan, which leaves the mean action.
+last=$("$build/ros2_node" --ros-args -p model:="$model" -p deadline:=0.001 2>/dev/null | tail -n 1)
+[[ $last == "10 -3 " ]] || { echo "ros2_node: planned for '$last' after its deadline" >&2; exit 1; }
 echo "examples: ok"
 
 if [[ ! $shared_only ]]; then

@@ -15,6 +15,7 @@
 #include <sensor_msgs/msg/image.hpp>
 #include <std_msgs/msg/float32_multi_array.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -36,38 +37,24 @@ std::optional<Encoding> encoding_of(const std::string& name) {
   return std::nullopt;
 }
 
-// Images of one topic -> the model's frame. Follows the topic when its size or encoding changes.
-class Camera {
- public:
-  explicit Camera(const lewm::Model& model) : model_(model) {}
-
-  // Throws lewm::Error or std::runtime_error for an image that cannot be read.
-  lewm::Span<const std::uint8_t> frame(const Image& image) {
-    const std::optional<Encoding> encoding = encoding_of(image.encoding);
-    if (!encoding) {
-      throw std::runtime_error("encoding: expected rgb8, bgr8, rgba8, bgra8 or mono8, got " + image.encoding);
-    }
-    if (image.step < image.width * encoding->bytes_per_pixel ||
-        image.data.size() < static_cast<std::size_t>(image.step) * image.height) {
-      throw std::runtime_error("image: expected " + std::to_string(image.height) + " rows of " +
-                               std::to_string(image.width) + " pixels, got " + std::to_string(image.data.size()) +
-                               " bytes with a step of " + std::to_string(image.step));
-    }
-    if (!resizer_ || image.width != width_ || image.height != height_ || image.encoding != encoding_) {
-      resizer_.emplace(model_, image.width, image.height, encoding->format, LEWM_CROP);
-      width_ = image.width;
-      height_ = image.height;
-      encoding_ = image.encoding;
-    }
-    return (*resizer_)(image.data.data(), static_cast<std::ptrdiff_t>(image.step));
+// Throws std::runtime_error for an image that cannot be read.
+Encoding checked_encoding(const Image& image) {
+  const std::optional<Encoding> encoding = encoding_of(image.encoding);
+  if (!encoding) {
+    throw std::runtime_error("encoding: expected rgb8, bgr8, rgba8, bgra8 or mono8, got " + image.encoding);
   }
-
- private:
-  const lewm::Model model_;
-  std::optional<lewm::Resizer> resizer_;
-  std::uint32_t width_ = 0, height_ = 0;
-  std::string encoding_;
-};
+  if (image.width == 0 || image.height == 0) {
+    throw std::runtime_error("image: expected pixels, got " + std::to_string(image.width) + " x " +
+                             std::to_string(image.height));
+  }
+  if (image.step < image.width * encoding->bytes_per_pixel ||
+      image.data.size() < static_cast<std::size_t>(image.step) * image.height) {
+    throw std::runtime_error("image: expected " + std::to_string(image.height) + " rows of " +
+                             std::to_string(image.width) + " pixels, got " + std::to_string(image.data.size()) +
+                             " bytes with a step of " + std::to_string(image.step));
+  }
+  return *encoding;
+}
 
 class LewmNode : public rclcpp::Node {
  public:
@@ -75,9 +62,9 @@ class LewmNode : public rclcpp::Node {
       : rclcpp::Node("lewm"),
         model_(declare_parameter<std::string>("model", "")),
         planner_(model_, planner_config()),
-        controller_(planner_, controller_config()),
-        image_camera_(model_),
-        goal_camera_(model_) {
+        workspace_(model_),
+        config_(controller_config()),
+        controller_(planner_, config_) {
     publisher_ = create_publisher<Command>("command", 1);
     goals_ = create_subscription<Image>("goal", rclcpp::QoS(1).transient_local(),
                                         [this](Image::ConstSharedPtr image) { set_goal(*image); });
@@ -101,6 +88,7 @@ class LewmNode : public rclcpp::Node {
     lewm_controller_config config = lewm::controller_config();
     config.replan_every = declare_parameter<std::int64_t>("replan_every", 1);
     config.deadline = declare_parameter<double>("deadline", 0.05);
+    config.frame_fit = LEWM_CROP;
     low_ = bound("low");
     high_ = bound("high");
     config.low = low_.empty() ? nullptr : low_.data();
@@ -117,32 +105,56 @@ class LewmNode : public rclcpp::Node {
     return {values.begin(), values.end()};
   }
 
+  // A latent, as goals need not have the camera's size or encoding.
   void set_goal(const Image& image) try {
-    controller_.set_goal(goal_camera_.frame(image).data());
-    has_goal_ = true;
+    const Encoding encoding = checked_encoding(image);
+    lewm::Resizer resizer(model_, image.width, image.height, encoding.format, LEWM_CROP);
+    const lewm::Span<const std::uint8_t> frame = resizer(image.data.data(), static_cast<std::ptrdiff_t>(image.step));
+    goal_ = workspace_.encode(frame);
+    controller_.set_goal_latent(goal_);
   } catch (const std::exception& error) {
     RCLCPP_ERROR(get_logger(), "goal: %s", error.what());
   }
 
   // A failed step publishes nothing: what drives the robot must hold or stop when commands stay away.
   void act(const Image& image) try {
-    if (!has_goal_) {
+    if (goal_.empty()) {
       RCLCPP_WARN_THROTTLE(get_logger(), *get_clock(), 5000, "no goal yet");
       return;
     }
-    const lewm::Span<const float> action = controller_.act(image_camera_.frame(image).data());
+    follow(image);
+    const lewm::Span<const float> action = controller_.act(image.data.data(), static_cast<std::ptrdiff_t>(image.step));
     command_.data.assign(action.begin(), action.end());
     publisher_->publish(command_);
   } catch (const std::exception& error) {
     RCLCPP_ERROR_THROTTLE(get_logger(), *get_clock(), 1000, "image: %s", error.what());
   }
 
+  // A controller for images of this size and encoding, a new one when they change: it resizes them itself, so that its
+  // deadline counts that too.
+  void follow(const Image& image) {
+    const Encoding encoding = checked_encoding(image);
+    if (image.width == config_.frame_width && image.height == config_.frame_height &&
+        encoding.format == config_.frame_format) {
+      return;
+    }
+    lewm_controller_config config = config_;
+    config.frame_width = image.width;
+    config.frame_height = image.height;
+    config.frame_format = encoding.format;
+    lewm::Controller controller(planner_, config);
+    controller.set_goal_latent(goal_);
+    controller_ = std::move(controller);
+    config_ = config;
+  }
+
   lewm::Model model_;
   lewm::Planner planner_;
+  lewm::Workspace workspace_;
   std::vector<float> low_, high_;
+  lewm_controller_config config_;
   lewm::Controller controller_;
-  Camera image_camera_, goal_camera_;
-  bool has_goal_ = false;
+  std::vector<float> goal_;  // empty: none yet
   Command command_;
   rclcpp::Publisher<Command>::SharedPtr publisher_;
   rclcpp::Subscription<Image>::SharedPtr goals_, images_;

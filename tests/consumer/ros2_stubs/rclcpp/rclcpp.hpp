@@ -1,6 +1,6 @@
 // Stands in for ROS 2's header of this name, so that the node can be compiled and driven where ROS 2 is not installed.
-// spin() gives the node an image without a goal, an image that cannot be read, a goal, and images; what it publishes is
-// printed, a message a line. Parameters come from `-p name:=value`.
+// spin() gives the node an image without a goal, a goal, images that cannot be read, and images, the last of them a
+// huge one; what it publishes is printed, a message a line. Parameters come from `-p name:=value`.
 #pragma once
 
 #include <cstdint>
@@ -124,9 +124,11 @@ inline void spin(const std::shared_ptr<Node>& node) {
   node->receive("image", test_image(64, 48, "rgb8", 3, 10));
   node->receive("goal", test_image(40, 40, "mono8", 1, 200));
   node->receive("image", test_image(64, 48, "yuv422", 2, 10));
+  node->receive("image", test_image(0, 0, "rgb8", 3, 10));
   node->receive("image", test_image(64, 48, "rgb8", 3, 10));
   node->receive("image", test_image(64, 48, "rgb8", 3, 20));
   node->receive("image", test_image(50, 48, "bgra8", 4, 30));
+  node->receive("image", test_image(5000, 5000, "rgb8", 3, 10));
 }
 
 }  // namespace rclcpp
