@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -68,7 +69,7 @@ class PlanningAgent:
             the next one's warm start.
         context: frames shown to the model, at most its history.
         recorded: plans begin with the cheapest of ``proposals`` sequences recorded in frames like the present one and
-            the last plan's rest; None: with that rest alone.
+            the last plan's rest; None: with that rest alone. A function that returns them is asked at every plan.
 
     Raises:
         ValueError: ``replan_every`` or ``context`` is out of range.
@@ -81,7 +82,7 @@ class PlanningAgent:
         *,
         replan_every: int | None = None,
         context: int = 1,
-        recorded: RecordedActions | None = None,
+        recorded: RecordedActions | Callable[[], RecordedActions] | None = None,
         proposals: int = 128,
     ) -> None:
         horizon, history = planner.options["horizon"], model.config.history
@@ -110,7 +111,8 @@ class PlanningAgent:
         goals, start = self._goals[rows], None if self._rest is None else self._rest[rows]
         past_blocks = self._model.standardise(past) if context > 1 else None
         if self._recorded is not None:
-            start = self._recorded.warm_start(
+            recorded = self._recorded() if callable(self._recorded) else self._recorded
+            start = recorded.warm_start(
                 self._planner, latents, goals, past_actions=past_blocks, rest=start, count=self._proposals
             )
         plan = self._planner.plan_latents(

@@ -28,27 +28,33 @@ class Parts:
     """Outcomes of consecutive tasks in a folder, a file per seed, agent and part.
 
     Args:
-        folder: made if it is not there; None: nothing is kept.
-        settings: all that decides the outcomes. Parts of an evaluation with other settings are removed.
+        folder: None: nothing is kept.
+        settings: all that decides the outcomes. Parts of an evaluation with other settings are not loaded.
     """
 
     def __init__(self, folder: Path | None, settings: dict[str, Any]) -> None:
         self._folder = folder
         if folder is None:
             return
-        text = json.dumps(settings, indent=2, sort_keys=True, default=str)
+        self._settings = json.dumps(settings, indent=2, sort_keys=True, default=str)
         path = folder / _SETTINGS
-        if not (path.is_file() and path.read_text() == text):
-            folder.mkdir(parents=True, exist_ok=True)
-            for file in folder.iterdir():
-                if _PART.fullmatch(file.name):
-                    file.unlink()
-            write_file(path, text.encode())
+        self._begun = path.is_file() and path.read_text() == self._settings
+
+    def begin(self) -> None:
+        """Makes the folder, and removes parts of an evaluation with other settings; before the first `save`."""
+        if self._folder is None or self._begun:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for file in self._folder.iterdir():
+            if _PART.fullmatch(file.name):
+                file.unlink()
+        write_file(self._folder / _SETTINGS, self._settings.encode())
+        self._begun = True
 
     def load(self, seed: int, agent: str, part: int) -> tuple[Outcome, float] | None:
         """The part's outcome and the seconds that it took; None if it is not there, or damaged."""
         path = self._path(seed, agent, part)
-        if path is None or not path.is_file():
+        if path is None or not self._begun or not path.is_file():
             return None
         try:
             with np.load(path, allow_pickle=False) as arrays:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Sequence
@@ -165,9 +166,9 @@ def evaluate(
     try:
         _require_fit(model, environment)
         if agent == "gcbc":
-            make_agent, settings = _cloning(model)
+            make_agent, settings, prepare = _cloning(model)
         else:
-            make_agent, settings = _planning(
+            make_agent, settings, prepare = _planning(
                 model,
                 _checked_seeds(seeds),
                 replan_every,
@@ -199,6 +200,7 @@ def evaluate(
                 **_file_identity("data", file.path),
                 **({} if recorded is None else _file_identity("recorded", Path(recorded))),
             },
+            prepare=prepare,
             progress=progress,
         )
     finally:
@@ -214,14 +216,15 @@ def _planning(
     recorded: str | Path | None,
     proposals: int,
     options: dict[str, Any],
-) -> tuple[Callable[[int], Agent], dict[str, Any]]:
-    """The agent of a seed that plans with the model, and its settings; refuses bad options before any work."""
+) -> tuple[Callable[[int], Agent], dict[str, Any], Callable[[], object]]:
+    """The agent of a seed that plans with the model, its settings, and what takes long and precedes its first plan;
+    refuses bad options before any work."""
     first = lewm.Planner(model, seed=seeds[0], **options)
     starts: dict[str, Any] = {"proposals": 0}
-    actions = None
+    read: Callable[[], RecordedActions] | None = None
     if recorded is not None:
         starts = {"proposals": at_least("proposals", proposals), "recorded": str(recorded)}
-        actions = RecordedActions.from_episodes(model, recorded, first.horizon)
+        read = functools.cache(lambda: RecordedActions.from_episodes(model, recorded, first.horizon))
 
     def make(seed: int) -> Agent:
         planner = lewm.Planner(model, seed=seed, **options)
@@ -230,7 +233,7 @@ def _planning(
             planner,
             replan_every=replan_every,
             context=context,
-            recorded=actions,
+            recorded=read,
             proposals=proposals,
         )
 
@@ -251,11 +254,11 @@ def _planning(
         "precision": model.precision,
         "encoder_precision": model.encoder_precision,
     }
-    return make, settings
+    return make, settings, read or (lambda: None)
 
 
-def _cloning(policy: Any) -> tuple[Callable[[int], Agent], dict[str, Any]]:
-    return lambda seed: CloningAgent(policy), {"agent": "gcbc"}
+def _cloning(policy: Any) -> tuple[Callable[[int], Agent], dict[str, Any], Callable[[], object]]:
+    return lambda seed: CloningAgent(policy), {"agent": "gcbc"}, lambda: None
 
 
 def _cloner(model: Any) -> Any:
@@ -283,11 +286,13 @@ def evaluate_agents(
     settings: dict[str, Any] | None = None,
     parts: Path | None = None,
     identity: dict[str, Any] | None = None,
+    prepare: Callable[[], object] = lambda: None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """`evaluate` for any agents: ``agents(seed)`` makes them, by name.
 
     ``identity`` is what decides the outcomes and is not among the settings: ``parts`` of another one are not used.
+    ``prepare`` is called before every part that runs, so never when all are kept.
     """
     episodes, goal_offset = at_least("episodes", episodes), at_least("goal_offset", goal_offset)
     film = at_least("film", film, 0)
@@ -307,17 +312,14 @@ def evaluate_agents(
         }
     )
     decides = {"version": lewm.__version__, "film": film, **evaluation.settings, **(identity or {})}
-    kept = None
+    kept = Parts(parts, decides)
     for seed in seeds:
         tasks = draw_tasks(
             file, env, goal_offset=goal_offset, episodes=episodes, paper_episodes=paper_episodes, seed=seed
         )
         filmed = np.flatnonzero(tasks.strict)[:film].tolist() if seed == seeds[0] else []
-        by_name = agents(seed)
-        # Parts of other settings are removed: only once the options have made tasks and agents.
-        kept = kept or Parts(parts, decides)
         outcomes, seconds = {}, {}
-        for name, agent in by_name.items():
+        for name, agent in agents(seed).items():
             outcomes[name], seconds[name] = _run_in_parts(
                 name,
                 agent,
@@ -327,6 +329,7 @@ def evaluate_agents(
                 budget=budget,
                 seed=seed,
                 film=filmed if name == "model" else [],
+                prepare=prepare,
                 progress=_labelled(progress, f"{name}, seed {seed}"),
             )
         evaluation.seeds.append(SeedResult(seed, tasks, outcomes, seconds))
@@ -343,6 +346,7 @@ def _run_in_parts(
     budget: int,
     seed: int,
     film: Sequence[int],
+    prepare: Callable[[], object],
     progress: Callable[[int, int], None] | None,
 ) -> tuple[Outcome, float]:
     """The outcome of all tasks, and its seconds; parts that are kept are not run again."""
@@ -352,6 +356,8 @@ def _run_in_parts(
         first = part * TASKS_PER_PART
         done = kept.load(seed, name, part)
         if done is None:
+            prepare()
+            kept.begin()  # only now: a refusal, of options or of a file, leaves parts of other settings as they are
             rows = np.arange(first, min(first + TASKS_PER_PART, len(tasks)))
             started = time.perf_counter()
             batch = env.make_batch(len(rows), env.image_size)

@@ -105,6 +105,44 @@ def test_an_evaluation_names_what_its_plans_began_with(model, episodes: EpisodeF
     assert not np.array_equal(states[0], states[2])
 
 
+def test_a_finished_evaluation_does_not_encode_again(
+    model, episodes: EpisodeFile, tmp_path: Path, monkeypatch
+) -> None:
+    options = {"episodes": 3, "budget": 5, "seeds": (0, 1), "recorded": episodes.path, **OPTIONS}
+    options |= {"parts": tmp_path / "parts"}
+    encoded = []
+
+    def counted(*arguments):
+        encoded.append(arguments)
+        return from_episodes(*arguments)
+
+    from_episodes = lewm.RecordedActions.from_episodes
+    monkeypatch.setattr(lewm.RecordedActions, "from_episodes", counted)
+    first = evaluate(model, episodes.path, **options)
+    assert len(encoded) == 1
+    again = evaluate(model, episodes.path, **options)
+    assert len(encoded) == 1
+    for one, two in zip(first.seeds, again.seeds, strict=True):
+        np.testing.assert_array_equal(one.outcomes["model"].steps, two.outcomes["model"].steps)
+    (tmp_path / "parts" / "1_model_0000.npz").unlink()
+    evaluate(model, episodes.path, **options)
+    assert len(encoded) == 2
+
+
+def test_a_recording_that_is_refused_leaves_what_is_finished(
+    model, episodes: EpisodeFile, tmp_path: Path
+) -> None:
+    options = {"episodes": 3, "budget": 5, "parts": tmp_path / "parts", **OPTIONS}
+    evaluate(model, episodes.path, **options)
+    finished = sorted(path.name for path in (tmp_path / "parts").iterdir())
+    other = tmp_path / "other.h5"
+    with EpisodeWriter(other) as writer:
+        writer.write_episode({"pixels": np.zeros((4, 32, 32, 3), np.uint8), "action": np.zeros((4, 2))})
+    with pytest.raises(lewm.Error, match="no episode has 15 known actions"):
+        evaluate(model, episodes.path, recorded=other, **options)
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == finished
+
+
 def test_it_keeps_copies() -> None:
     latents, actions = uniform(3, "latents", (5, 16)), uniform(4, "actions", (5, HORIZON, 10))
     kept = lewm.RecordedActions(latents, actions)
