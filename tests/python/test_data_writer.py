@@ -75,6 +75,24 @@ def test_a_file_keeps_its_compression(tmp_path: Path, compression: str) -> None:
     assert EpisodeFile(path).episodes == 3
 
 
+def test_another_process_continues_whatever_the_compression(tmp_path: Path) -> None:
+    code = """
+        import sys
+        from test_data_writer import EpisodeWriter, episode
+        for path in sys.argv[1:]:
+            with EpisodeWriter(path) as writer:
+                writer.write_episode(episode(5, 1))
+    """
+    paths = [tmp_path / f"{compression}.h5" for compression in COMPRESSIONS]
+    for path in paths:
+        with EpisodeWriter(path, compression=path.stem) as writer:
+            writer.write_episode(episode(3))
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, paths)]
+    subprocess.run(command, env=environment(), check=True)
+    for path in paths:
+        assert_holds(path, [episode(3), episode(5, 1)])
+
+
 def test_a_foreign_files_compression_is_told(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     with EpisodeWriter(path) as writer:

@@ -8,7 +8,7 @@ HDF5, frame by frame.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lewm.data.journal import recover
 from lewm.errors import Error
 
-__all__ = ["EpisodeFile", "hdf5_errors"]
+__all__ = ["EpisodeFile", "hdf5_errors", "register_filters"]
 
 _BOOKKEEPING = ("ep_len", "ep_offset")
 _MOST_ROWS = 2**62  # of an offset or a length, so that their sum is an int64
@@ -203,8 +203,7 @@ class EpisodeFile:
             if any(_shares_chunks(item) for item in file.values()):
                 file.close()
                 file = self._open_with(_CACHE_BYTES)
-            if any(_needs_plugin(item) for item in file.values()):
-                import hdf5plugin  # noqa: F401 - registers its filters
+            register_filters(file.values())
             return file
 
     def _open_with(self, cache_bytes: int) -> h5py.File:
@@ -315,6 +314,12 @@ def _shares_chunks(item: Any) -> bool:
     if not isinstance(item, h5py.Dataset) or item.ndim != 4 or item.chunks is None:
         return False
     return item.chunks != (1, *item.shape[1:]) and item.id.get_create_plist().get_nfilters() > 0
+
+
+def register_filters(items: Iterable[Any]) -> None:
+    """Lets HDF5 read and write these columns, whatever compressed them."""
+    if any(_needs_plugin(item) for item in items):
+        import hdf5plugin  # noqa: F401 - registers its filters
 
 
 def _needs_plugin(item: Any) -> bool:

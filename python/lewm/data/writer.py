@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lewm.checkpoint.atomic import replace_file
-from lewm.data.episode_file import hdf5_errors
+from lewm.data.episode_file import hdf5_errors, register_filters
 from lewm.data.journal import JournaledFile, apply_journal, journal_path, writer_lock
 from lewm.errors import Error
 from lewm.lock import WriterLock
@@ -188,6 +188,7 @@ class EpisodeWriter:
             self._journal = JournaledFile(self.path)
             self._file = h5py.File(self._journal, "r+")
             self._datasets = dict(self._file.items())
+            register_filters(self._datasets.values())
         return self._file
 
     def _append_episode(self, arrays: Mapping[str, NDArray[Any]]) -> None:
