@@ -273,7 +273,7 @@ def _evaluate(model: Any, out: Path, settings: Settings, progress: Progress | No
         replan_every=settings.replan_every,
         context=settings.context,
         recorded=out / "train.h5" if settings.proposals else None,
-        proposals=settings.proposals,
+        proposals=settings.proposals or None,
         film=_PLANS_SHOWN,
         parts=out / "evaluation" / "parts",
         progress=progress,

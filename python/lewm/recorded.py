@@ -68,12 +68,11 @@ class RecordedActions:
             _require(file, "pixels", (config.image_size, config.image_size, 3), np.uint8)
             _require(file, "action", (config.action_dim,), np.floating)
             taken = file.column("action")[:].astype(np.float32)
-            rows = np.concatenate(
-                [
-                    np.arange(offset, offset + length - steps + 1, every)
-                    for offset, length in zip(file.offsets, file.lengths, strict=True)
-                ]
-            )
+            starts = [
+                np.arange(offset, offset + length - steps + 1, every)
+                for offset, length in zip(file.offsets, file.lengths, strict=True)
+            ]
+            rows = np.concatenate([np.empty(0, np.int64), *starts])
             sequences = taken[rows[:, None] + np.arange(steps)]
             known = np.isfinite(sequences).all((1, 2))  # the last action of an episode may be NaN
             rows, sequences = rows[known], sequences[known]

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-for needed in ("h5py", "gymnasium", "sklearn", "matplotlib"):
+h5py = pytest.importorskip("h5py")
+for needed in ("gymnasium", "sklearn", "matplotlib"):
     pytest.importorskip(needed)
 
 import h5py
@@ -63,6 +64,16 @@ def test_probe_takes_latents_of_one_dimension(files, tmp_path):
     words = [str(tmp_path / "narrow.safetensors"), str(files / "data.h5"), "--out", str(tmp_path / "out")]
     assert main(["probe", *words]) == 0
     assert json.loads((tmp_path / "out" / "probe.json").read_text())["geometry"]["latent_dim"] == 1
+
+
+def test_probe_of_a_file_without_episodes_is_refused(files, tmp_path, capsys):
+    data = tmp_path / "data.h5"
+    data.write_bytes((files / "data.h5").read_bytes())
+    with h5py.File(data, "r+") as file:
+        for name in ("ep_len", "ep_offset"):
+            file[name].resize(0, axis=0)
+    assert main(["probe", str(files / "model.safetensors"), str(data), "--out", str(tmp_path / "out")]) == 1
+    assert "data.h5: expected episodes, it holds none" in capsys.readouterr().err
 
 
 def test_probe_of_a_column_that_is_not_there_names_those_that_are(files, tmp_path, capsys):

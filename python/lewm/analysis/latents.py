@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lewm.arrays import at_least
 from lewm.checkpoint import Checkpoint
 from lewm.data.episode_file import EpisodeFile
+from lewm.errors import Error
 from lewm.model import Model
 from lewm.planner_options import checked_seed
 
@@ -71,6 +72,8 @@ def encode_episodes(
     if recorded != (size, size, 3):
         raise ValueError(f"path: expected frames of {(size, size, 3)} as the model has, got {recorded}")
     names = list(columns) if columns is not None else _numeric_columns(file)
+    if not file.episodes:
+        raise Error(f"{path}: expected episodes, it holds none")
     count = min(episodes, file.episodes)
     chosen = np.sort(np.random.default_rng(seed).choice(file.episodes, count, replace=False))
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ("pixels", *names)}

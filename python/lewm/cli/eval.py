@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from lewm.cli.outputs import check_folder
 from lewm.envs import environment_class
 from lewm.evaluation import Evaluation, evaluate, format_table, write_report
 
@@ -108,8 +109,10 @@ def planning_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates, prints the table and writes the report."""
-    if args.seeds < 1:
-        raise ValueError(f"seeds: expected at least 1, got {args.seeds}")
+    for name, least in (("seed", 0), ("seeds", 1)):
+        if getattr(args, name) < least:
+            raise ValueError(f"{name}: expected at least {least}, got {getattr(args, name)}")
+    check_folder(args.out)
     with ProgressBars() as bars:
         result = evaluate(
             args.model,

@@ -160,6 +160,8 @@ def evaluate(
         searches_elsewhere = planner.get("backend", "core") != "core"
         place = None if searches_elsewhere else planner.pop("device", None)
         model = lewm.load(model, precision=precision or "auto", threads=threads, device=place or "cpu")
+    if proposals is not None and recorded is None:
+        raise ValueError(f"proposals: expected with recorded only, got {proposals}")
     file = EpisodeFile(data)
     kind = environment_class(env or _named_environment(file))
     environment = kind(image_size=int(model.config.image_size))

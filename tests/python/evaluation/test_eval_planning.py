@@ -323,6 +323,9 @@ def test_the_command_writes_a_report(model, episodes: EpisodeFile, tmp_path: Pat
     for refused, message in (
         (["--discount", "-1", "--cost", "discounted"], "discount: "),
         (["--discount", "0.5"], "discount: expected with cost discounted only, got 0.5 with 'final'"),
+        (["--proposals", "4"], "proposals: expected with recorded only, got 4"),
+        (["--seed", "-1"], "seed: expected at least 0, got -1"),
+        (["--out", str(episodes.path)], "--out: expected a folder"),
         (
             ["--method", "predictive", "--elites", "4"],
             "elites: expected with method cem or icem or mppi only",

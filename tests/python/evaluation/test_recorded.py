@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("gymnasium")
-pytest.importorskip("h5py")
+h5py = pytest.importorskip("h5py")
 
 import lewm
 from lewm.data import EpisodeFile, EpisodeWriter
@@ -95,7 +95,7 @@ def test_an_agent_plans_from_what_was_recorded(
 def test_an_evaluation_names_what_its_plans_began_with(model, episodes: EpisodeFile, tmp_path: Path) -> None:
     options = {"episodes": 3, "budget": 15, "replan_every": 1, **OPTIONS}
     results = [
-        evaluate(model, episodes.path, recorded=recorded, proposals=8, **options)
+        evaluate(model, episodes.path, recorded=recorded, proposals=recorded and 8, **options)
         for recorded in (episodes.path, episodes.path, None)
     ]
     assert results[0].settings["recorded"] == str(episodes.path) and results[0].settings["proposals"] == 8
@@ -184,3 +184,9 @@ def test_what_does_not_fit_is_refused(
         )
     with pytest.raises(lewm.Error, match=r"pixels: expected \(N, 32, 32, 3\) uint8 as the model"):
         lewm.RecordedActions.from_episodes(model, other, HORIZON)
+    empty = tmp_path / "empty.h5"
+    with h5py.File(empty, "w") as file:
+        file["pixels"], file["action"] = np.zeros((0, 32, 32, 3), np.uint8), np.zeros((0, 2), np.float32)
+        file["ep_len"] = file["ep_offset"] = np.zeros(0, np.int64)
+    with pytest.raises(lewm.Error, match=r"empty\.h5: no episode has 15 known actions"):
+        lewm.RecordedActions.from_episodes(model, empty, HORIZON)
