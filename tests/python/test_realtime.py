@@ -54,6 +54,10 @@ def test_realtime_says_what_is_wrong(model: str, capsys: pytest.CaptureFixture[s
         (["--realtime", "--plot", model], f"--plot: {model} would overwrite the input {model}"),
         (["--realtime", "--plot", "no/such.png"], "--plot: no folder no"),
         (["--plot", "latency.png"], "--plot: only with --realtime"),
+        (["--acts", "500"], "--acts: only with --realtime"),
+        (["--deadline", "0"], "--deadline: only with --realtime"),
+        (["--encoder-precision", "int8"], "--encoder-precision: only with --realtime"),
+        (["--realtime", "--repeats", "3"], "--repeats: not with --realtime, which has --acts"),
     ):
         assert main(["bench", model, *options]) == 1
         assert told in capsys.readouterr().err

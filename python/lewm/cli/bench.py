@@ -35,9 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, help="default: 300")
     parser.add_argument("--iterations", type=int, help="default: 30")
     parser.add_argument("--horizon", type=int, default=5)
-    parser.add_argument(
-        "--repeats", type=int, default=3, help="measurements of each; the shortest counts (default: 3)"
-    )
+    parser.add_argument("--repeats", type=int, help="measurements of each; the shortest counts (default: 3)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     realtime.add_arguments(parser)
 
@@ -47,10 +45,14 @@ def run(args: argparse.Namespace) -> None:
     if args.realtime:
         if args.device != "cpu":
             raise ValueError(f"--device: expected cpu with --realtime, got {args.device}")
+        if args.repeats is not None:
+            raise ValueError("--repeats: not with --realtime, which has --acts")
         realtime.run(args, _save_random)
         return
-    if args.plot:
-        raise ValueError("--plot: only with --realtime")
+    for name in realtime.DEFAULTS:
+        if getattr(args, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')}: only with --realtime")
+    args.repeats = 3 if args.repeats is None else args.repeats
     if args.repeats < 1:
         raise ValueError(f"--repeats: expected at least 1, got {args.repeats}")
     args.samples = 300 if args.samples is None else args.samples

@@ -26,30 +26,32 @@ from lewm import _core
 from lewm.cli.outputs import check_file, check_inputs
 from lewm.errors import Error
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["DEFAULTS", "add_arguments", "run"]
+
+DEFAULTS = {"acts": 500, "starts": 5, "encoder_precision": "auto", "load": 2, "deadline": 0.05, "plot": None}
+"""Of the options that only ``--realtime`` reads."""
 
 _WARM_UP = 20  # acts that are not counted
 _SPIN = "while True: pass"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options that only ``--realtime`` reads."""
+    """Declares ``--realtime`` and the options that only it reads; None: not given."""
     parser.add_argument(
         "--realtime",
         action="store_true",
         help="measure a controller in a loop instead, with --samples 64 --iterations 4 unless given",
     )
-    parser.add_argument("--acts", type=int, default=500, help="realtime: measured acts (default: 500)")
-    parser.add_argument("--starts", type=int, default=5, help="realtime: processes started (default: 5)")
+    parser.add_argument("--acts", type=int, help="realtime: measured acts (default: 500)")
+    parser.add_argument("--starts", type=int, help="realtime: processes started (default: 5)")
     parser.add_argument(
         "--encoder-precision",
-        default="auto",
         choices=("auto", "fp32", "bf16", "int8"),
         help="realtime: of the encoder (default: what a model is loaded with)",
     )
-    parser.add_argument("--load", type=int, default=2, help="realtime: processes that spin beside the loop")
+    parser.add_argument("--load", type=int, help="realtime: processes that spin beside the loop (default: 2)")
     parser.add_argument(
-        "--deadline", type=float, default=0.05, help="realtime: seconds of an act that plans; 0: no deadline"
+        "--deadline", type=float, help="realtime: seconds of an act that plans; 0: none (default: 0.05)"
     )
     parser.add_argument(
         "--plot", type=Path, help="realtime: write a histogram of the latencies to this PNG file"
@@ -60,6 +62,9 @@ def run(args: argparse.Namespace, save_random: Callable[[Path], None]) -> None:
     """Measures every precision and prints the figures; ``save_random`` writes the model where none is given."""
     args.samples = 64 if args.samples is None else args.samples
     args.iterations = 4 if args.iterations is None else args.iterations
+    for name, default in DEFAULTS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
     for name, least in (("samples", 1), ("iterations", 1), ("acts", 1), ("starts", 1), ("load", 0)):
         if getattr(args, name) < least:
             raise ValueError(f"--{name}: expected at least {least}, got {getattr(args, name)}")
