@@ -42,6 +42,10 @@ def test_export_writes_a_deployment_file(
     ("arguments", "message"),
     [
         (["missing", "a.safetensors"], "no checkpoint at missing"),
+        (
+            ["{folder}", "a.safetensors", "--transformers", "4"],
+            "--transformers: only with a folder as target",
+        ),
         (["{folder}", "a.pt"], "expected a folder or a name that ends in .safetensors"),
         (["{folder}", "{folder}/a.safetensors", "--frame-skip", "3"], "frame_skip"),
         (["{folder}", "{folder}/a.safetensors", "--action-mean", "0,0"], "expected both or neither"),

@@ -29,13 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--transformers",
         type=int,
         choices=(4, 5),
-        default=4,
         help="encoder names in a folder: as published (4), or of transformers 5 (default: 4)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
     """Writes the file and says what is in it."""
+    if args.transformers is not None and args.target.endswith(".safetensors"):
+        raise ValueError(
+            "--transformers: only with a folder as target, a deployment file has names of its own"
+        )
     mean, std = args.action_mean, args.action_std
     if args.data is not None:
         if mean is not None or std is not None:
@@ -48,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
         frame_skip=args.frame_skip,
         action_mean=mean,
         action_std=std,
-        transformers=args.transformers,
+        transformers=args.transformers or 4,
     )
     written = read_checkpoint(args.target)
     config, scaling_written = written.config, written.action_scaling
