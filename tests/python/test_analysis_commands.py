@@ -106,6 +106,12 @@ def test_surprise_tests_every_perturbation(files, tmp_path, capsys):
     assert "| teleport | 3 |" in capsys.readouterr().out
 
 
+def test_surprise_refuses_a_model_of_other_actions(tmp_path, capsys):
+    lewm.save(LeWM(replace(TINY, action_dim=3)), tmp_path / "model.safetensors")
+    assert main(["surprise", str(tmp_path / "model.safetensors"), "two_room", "--out", str(tmp_path)]) == 1
+    assert "lewm/TwoRoom-v0 has 2 action dimensions, the model has 3" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("env", "action_dim"), [("push_t", 2), ("reacher", 2), ("cube", 5)])
 def test_surprise_knows_every_environment(env, action_dim, tmp_path):
     """Two pairs with an untrained model: both perturbations change what it sees, from the frame that they should."""

@@ -15,6 +15,7 @@ from lewm.checkpoint.atomic import write_file
 from lewm.cli.eval import ProgressBars
 from lewm.cli.outputs import check_folder
 from lewm.envs import environment_class
+from lewm.evaluation.protocols import require_fit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     kind = environment_class(args.env)
     env = kind(image_size=model.config.image_size)
     try:
+        require_fit(model, env)
         with ProgressBars() as bars:
             tests, surprises = surprise_test(
                 model,

@@ -23,7 +23,7 @@ from lewm.evaluation.statistics import Rate
 from lewm.evaluation.tasks import PAPER_EPISODES, PROTOCOLS, Tasks, draw_tasks
 from lewm.recorded import RecordedActions
 
-__all__ = ["Evaluation", "SeedResult", "default_budget", "evaluate", "evaluate_agents"]
+__all__ = ["Evaluation", "SeedResult", "default_budget", "evaluate", "evaluate_agents", "require_fit"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -166,7 +166,7 @@ def evaluate(
     kind = environment_class(env or _named_environment(file))
     environment = kind(image_size=int(model.config.image_size))
     try:
-        _require_fit(model, environment)
+        require_fit(model, environment)
         if agent == "gcbc":
             make_agent, settings, prepare = _cloning(model)
         else:
@@ -413,7 +413,8 @@ def _named_environment(file: EpisodeFile) -> str:
     return name
 
 
-def _require_fit(model: Any, env: GoalEnv) -> None:
+def require_fit(model: Any, env: GoalEnv) -> None:
+    """Raises lewm.Error if the model has another number of action dimensions than the environment."""
     if model.config.action_dim != env.action_dim:
         raise lewm.Error(
             f"{env.env_id} has {env.action_dim} action dimensions, the model has {model.config.action_dim}"
