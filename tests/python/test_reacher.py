@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from lewm.envs import mujoco_rendering
 from lewm.envs.reacher import ReacherEnv
 from lewm.envs.reacher_policies import fingertip, joint_angles
 from lewm.errors import Error
+from processes import environment
 
 
 @pytest.fixture
@@ -227,11 +229,26 @@ def test_a_backend_that_cannot_draw_is_an_error_with_a_way_out() -> None:
     )
     nowhere = {"DISPLAY": ":no-such-display", "PYOPENGL_PLATFORM": "glx"}  # mujoco.egl refuses this platform
     for value in ("off", "glfw", "egl"):
-        environment = {**os.environ, "MUJOCO_GL": value, **nowhere}
         result = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env=environment(MUJOCO_GL=value, **nowhere),
+            capture_output=True,
+            text=True,
+            check=True,
         )
         assert "MUJOCO_GL" in result.stdout, result.stderr
+
+
+def test_a_backend_that_mujoco_does_not_know_is_named(tmp_path: Path) -> None:
+    words = ["-m", "lewm", "collect", "reacher", str(tmp_path / "a.h5"), "--episodes", "1", "--quiet"]
+    result = subprocess.run(
+        [sys.executable, *words], env=environment(MUJOCO_GL="foo"), capture_output=True, text=True
+    )
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert (
+        "lewm collect: lewm/Reacher-v0: invalid value for environment variable MUJOCO_GL: foo"
+        in result.stderr
+    )
 
 
 def test_nothing_to_draw_with_names_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:

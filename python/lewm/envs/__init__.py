@@ -10,6 +10,7 @@ import importlib
 from gymnasium.envs.registration import register, registry
 
 from lewm.envs.base import EnvBatch, GoalEnv, Policy, RandomPolicy, SerialBatch
+from lewm.errors import Error
 
 __all__ = [
     "ENVIRONMENTS",
@@ -40,6 +41,7 @@ def environment_class(name: str) -> type[GoalEnv]:
     Raises:
         ValueError: no such environment; lists those that exist.
         ImportError: its simulator is not installed; says which extra brings it.
+        lewm.Error: its simulator cannot be imported.
     """
     env_id = next((known for known in ENVIRONMENTS if _short_name(known) == _short_name(name)), None)
     if env_id is None:
@@ -51,6 +53,8 @@ def environment_class(name: str) -> type[GoalEnv]:
         if (error.name or "").startswith("lewm"):
             raise
         raise ImportError(f"{env_id} needs {error.name}: pip install 'lewm[envs]'") from error
+    except RuntimeError as error:  # mujoco's of a MUJOCO_GL that it does not know
+        raise Error(f"{env_id}: {error}") from error
 
 
 def _short_name(name: str) -> str:
