@@ -148,6 +148,7 @@ def quickstart(
     """
     settings = settings or Settings()
     check_settings(settings)
+    at_least("workers", workers)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     _hold_settings(out / "settings.json", settings)

@@ -164,6 +164,7 @@ def test_other_settings_are_refused(folder: Path) -> None:
         (["--goal-offset", "101"], "goal_offset: expected at most 100 in lewm/TwoRoom-v0, got 101"),
         (["--replan-every", "6"], "replan_every: expected 1..5, got 6"),
         (["--context", "4"], "context: expected 1..3, got 4"),
+        (["--workers", "0"], "workers: expected an int of at least 1, got 0"),
         (["--train", "steps"], "key=value"),
         (["--train", "step=9"], "step: no such setting; did you mean steps?"),
         (["--train", "model.image_size=32"], "model.image_size: expected 64 as collected, got 32"),

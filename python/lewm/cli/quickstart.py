@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from lewm.arrays import at_least
 from lewm.cli.eval import ProgressBars
 from lewm.envs import ENVIRONMENTS
 from lewm.evaluation import format_table
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
             print(line, flush=True)
 
         check_settings(settings)
+        at_least("workers", args.workers)
         folder = args.out or _default_folder(settings)
         folder.mkdir(parents=True, exist_ok=True)
         remember_command(folder, args.command_line)
