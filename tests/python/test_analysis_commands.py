@@ -153,6 +153,8 @@ def test_decode_draws_a_strip(files, tmp_path):
             "probe {model} {data} --stride 99999999999999999999",
             "steps of an episode, got 99999999999999999999",
         ),
+        ("probe {model} {data} --stride 60", "expected an episode with at least 3 different frames"),
+        ("probe {model} {data} --columns state pixels", "columns: expected quantities, got 'pixels'"),
         ("probe {model} {data} --seed -1", "seed: expected 0..2^32 - 1, got -1"),
         ("surprise {model} two_room --seed -1", "seed: expected an int of at least 0, got -1"),
         ("decode {model} {data} --seed -1", "seed: expected 0..2^64 - 1, got -1"),

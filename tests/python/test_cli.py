@@ -43,7 +43,7 @@ def test_export_writes_a_deployment_file(
     [
         (["missing", "a.safetensors"], "no checkpoint at missing"),
         (
-            ["{folder}", "a.safetensors", "--transformers", "4"],
+            ["{folder}", "{folder}/a.safetensors", "--transformers", "4"],
             "--transformers: only with a folder as target",
         ),
         (["{folder}", "a.pt"], "expected a folder or a name that ends in .safetensors"),

@@ -72,6 +72,8 @@ def encode_episodes(
     if recorded != (size, size, 3):
         raise ValueError(f"path: expected frames of {(size, size, 3)} as the model has, got {recorded}")
     names = list(columns) if columns is not None else _numeric_columns(file)
+    if "pixels" in names:
+        raise ValueError("columns: expected quantities, got 'pixels', which are what is encoded")
     if not file.episodes:
         raise Error(f"{path}: expected episodes, it holds none")
     count = min(episodes, file.episodes)

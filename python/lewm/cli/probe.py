@@ -79,14 +79,14 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             progress=lambda done, total: bars("encode", done, total),
         )
+        geometry = {  # refuses episodes that are too short for it, before probes take their time
+            "straightness": straightness(data.latents, data.episode),
+            "effective_rank": effective_rank(data.latents),
+            "latent_dim": model.config.latent_dim,
+        }
         angles = _angles(args, data)
         data = replace(data, columns=angles_as_waves(data.columns, angles))
         scores, left_out = probe_all(model, data, args, bars)
-    geometry = {
-        "straightness": straightness(data.latents, data.episode),
-        "effective_rank": effective_rank(data.latents),
-        "latent_dim": model.config.latent_dim,
-    }
     print(format_scores(scores))
     if left_out:
         print(f"left out: {', '.join(left_out)}")
