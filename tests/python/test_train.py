@@ -256,6 +256,13 @@ def test_a_run_outlives_an_overwriting_that_is_refused(data, tmp_path):
         assert read_checkpoint(run / "checkpoints" / "last.pt")["step"] == 1
 
 
+def test_a_share_that_leaves_nothing_to_train_on_is_named(data, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"^val_fraction: 0\.99 of \d+ episodes leaves none to train on; 0 holds"
+    ):
+        lewm.train(data=data, out=tmp_path / "run", **{**TINY_RUN, "val_fraction": 0.99})
+
+
 def test_resume_errors(whole_run, data, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no run to resume: it has no config\.yaml"):
         lewm.train(resume=tmp_path)

@@ -396,7 +396,10 @@ def _open_data(config: TrainConfig) -> tuple[TrajectoryDataset, TrajectoryDatase
     data = TrajectoryDataset(config.data, config.frames, config.model.frame_skip)
     if not config.val_fraction:
         return data, None
-    train, val = data.split(config.val_fraction, config.seed)
+    try:
+        train, val = data.split(config.val_fraction, config.seed)
+    except ValueError as error:
+        raise ValueError(f"val_{error}; 0 holds none out") from None
     if config.objective == "pldm" and config.val_batches and len(val) < 2:  # a variance over windows
         raise ValueError(
             f'val_fraction: objective "pldm" needs at least 2 windows to validate on, {config.val_fraction} of '
