@@ -43,6 +43,7 @@ _MAX_PICKLE = 16 << 20  # bytes
 _MAX_EXPANSION = 64  # bytes unpacked per byte on disk; torch itself never compresses
 _MAX_DIMENSIONS = 32  # of an array in every numpy
 _SLACK = 1 << 20  # bytes that any file may unpack to
+_OF_A_TRAINING = {"version", "model", "action_scaling"}  # keys of what lewm.training saves
 _WAY_OUT = "re-save the weights alone: torch.save(model.state_dict(), 'weights.pt')"
 
 
@@ -116,6 +117,11 @@ def _not_a_zip(file: str, magic: bytes) -> str:
 def _tensors_of(state: Any, file: str) -> dict[str, NDArray[Any]]:
     if not isinstance(state, dict):
         raise Error(f"{file}: expected a state dict, got a {type(state).__name__}; {_WAY_OUT}")
+    if state.keys() >= _OF_A_TRAINING:
+        raise Error(
+            f"{file}: expected weights alone, got a training's own file; give the run's model.safetensors, "
+            "or a cloned policy's folder to lewm eval --agent gcbc"
+        )
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, np.ndarray):
             found = "a tensor" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"

@@ -256,6 +256,9 @@ def test_a_cloned_policy_is_evaluated(episodes: EpisodeFile, env: TwoRoomEnv, tm
     assert main([*words, "--agent", "gcbc", "--env", "cube"]) == 1
     assert main(["eval", str(tmp_path), *words[2:], "--agent", "gcbc"]) == 1
     assert "the folder of a finished run" in capsys.readouterr().err
+    for place in (tmp_path / "run", tmp_path / "run" / "checkpoints" / "last.pt"):
+        assert main(["eval", str(place), *words[2:]]) == 1
+        assert "give the run's model.safetensors, or a cloned policy's folder" in capsys.readouterr().err
     planning = {"samples": "300", "method": "cem", "action-hold": "1", "precision": "auto", "context": "1"}
     planning |= {"device": "cpu", "proposals": "128", "recorded": str(episodes.path)}
     for option, value in planning.items():
