@@ -6,6 +6,7 @@
 //   parameters  model (path), deadline (s, of an image that is planned from), samples, iterations, replan_every
 //   (blocks;
 //               0: the whole horizon), low and high (of a command; empty: no bounds)
+#include <algorithm>
 #include <cstdint>
 #include <exception>
 #include <lewm/lewm.hpp>
@@ -110,8 +111,10 @@ class LewmNode : public rclcpp::Node {
     const Encoding encoding = checked_encoding(image);
     lewm::Resizer resizer(model_, image.width, image.height, encoding.format, LEWM_CROP);
     const lewm::Span<const std::uint8_t> frame = resizer(image.data.data(), static_cast<std::ptrdiff_t>(image.step));
+    if (std::equal(frame.begin(), frame.end(), goal_frame_.begin(), goal_frame_.end())) return;  // published again
     goal_ = workspace_.encode(frame);
     controller_.set_goal_latent(goal_);
+    goal_frame_.assign(frame.begin(), frame.end());
   } catch (const std::exception& error) {
     RCLCPP_ERROR(get_logger(), "goal: %s", error.what());
   }
@@ -154,7 +157,8 @@ class LewmNode : public rclcpp::Node {
   std::vector<float> low_, high_;
   lewm_controller_config config_;
   lewm::Controller controller_;
-  std::vector<float> goal_;  // empty: none yet
+  std::vector<std::uint8_t> goal_frame_;
+  std::vector<float> goal_;  // its latent; empty: none yet
   Command command_;
   rclcpp::Publisher<Command>::SharedPtr publisher_;
   rclcpp::Subscription<Image>::SharedPtr goals_, images_;
