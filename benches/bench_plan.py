@@ -99,8 +99,7 @@ def test_plan(benchmark: Any, model: lewm.Model, peak: float, samples: int, iter
 
 @pytest.mark.parametrize("method", ["cem", "icem", "mppi", "predictive"])
 def test_plan_by_method(benchmark: Any, model: lewm.Model, peak: float, method: str) -> None:
-    elites = None if method == "predictive" else 8
-    planner = lewm.Planner(model, method, samples=64, elites=elites, iterations=4)
+    planner = lewm.Planner(model, method, samples=64, elites=8, iterations=4)
     flop = 64 * 4 * model.rollout_flops(5)
     run(benchmark, flop, peak, lambda: planner.plan_latents(LATENTS[:1], GOAL[:1]), 5)
 

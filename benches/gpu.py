@@ -41,8 +41,7 @@ m = lewm.load(sys.argv[1], device='cuda')
 c = m.config
 m.encode(np.zeros((2, 50, 40, 3), 'u1'), fit='stretch')
 for method in ('cem', 'icem', 'mppi', 'predictive'):
-    elites, iterations = (None, 1) if method == 'predictive' else (4, 2)
-    p = lewm.Planner(m, method, samples=16, elites=elites, iterations=iterations)
+    p = lewm.Planner(m, method, samples=16, elites=4, iterations=1 if method == 'predictive' else 2)
     p.plan_latents(np.zeros((1, c.latent_dim), 'f4'), np.ones(c.latent_dim, 'f4'))
 """
 

@@ -34,7 +34,7 @@ class Options {
       const std::string name = argument.substr(0, equals);
       if (equals != std::string::npos && std::find(known.begin(), known.end(), name) != known.end()) continue;
       std::string names;
-      for (const std::string& one : known) names += (names.empty() ? "" : ", ") + one + "=";
+      for (const std::string& one : known) names.append(names.empty() ? "" : ", ").append(one).append("=");
       refuse(argument, "one of " + names);
     }
   }

@@ -73,7 +73,7 @@ class Planner:
             (predictive sampling: the best of one round).
         samples: candidates of an iteration (N).
         elites: that refit the distribution (K); None: 30, or all samples where there are fewer. mppi: 0 weighs all.
-            predictive: None.
+            predictive: without use.
         iterations: at most so many; None: 30, and 1 for "predictive".
         horizon: action blocks of a candidate (H).
         seed: of the noise.
@@ -136,7 +136,7 @@ class Planner:
             raise ValueError(f"method: expected one of {', '.join(_METHODS)}, got {method!r}")
         if not callable(cost) and (not isinstance(cost, str) or cost not in _COSTS):
             raise ValueError(f"cost: expected one of {', '.join(_COSTS)} or a function, got {cost!r}")
-        own = {"elites": elites, "std_min": std_min, "momentum": momentum, "return_best": return_best}
+        own = {"std_min": std_min, "momentum": momentum, "return_best": return_best}
         own |= {"noise_exponent": noise_exponent, "kept_elites": kept_elites, "temperature": temperature}
         refuse_unread(method, cost, {**own, "discount": discount})
         low, high = checked_bounds(bounds, model.config.action_dim, model.config.block_dim)

@@ -19,9 +19,9 @@ _READ_BY = {
     **dict.fromkeys(("std_min", "momentum", "return_best"), ("cem", "icem")),
     **dict.fromkeys(("noise_exponent", "kept_elites"), ("icem",)),
     "temperature": ("mppi",),
-    "elites": ("cem", "icem", "mppi"),
 }
-"""Options that not all methods read, and the methods that do."""
+"""Options of some methods, and the methods that read them. The sizes are every method's, although predictive sampling
+has no use for ``elites``: a comparison of methods may set them once."""
 
 CostFunction = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], Any]
 """(latents (n, H, D), actions (n, H, A), goal (D,)) -> costs (n,); smaller is better."""

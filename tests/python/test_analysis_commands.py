@@ -15,8 +15,6 @@ h5py = pytest.importorskip("h5py")
 for needed in ("gymnasium", "sklearn", "matplotlib"):
     pytest.importorskip(needed)
 
-import h5py
-
 import lewm
 from lewm.cli import main
 from lewm.data.collection import collect

@@ -77,9 +77,8 @@ def test_the_same_bytes_for_any_threads_and_any_batch(
     model: lewm.Model, method: str, make: Make, backend: str
 ) -> None:
     two, one = ({"threads": 2}, {"threads": 1}) if backend == "core" else ({}, {})
-    sizes = SIZES | {"elites": None if method == "predictive" else 6}
-    batch = make(model, method, **sizes, **two).plan(FRAMES, GOALS)
-    alone = make(model, method, **sizes, **one)
+    batch = make(model, method, **SIZES, **two).plan(FRAMES, GOALS)
+    alone = make(model, method, **SIZES, **one)
     for b in range(8):
         plan = alone.plan(FRAMES[b], GOALS[b])
         assert plan.actions.tobytes() == batch.actions[b].tobytes()
@@ -269,7 +268,7 @@ def test_options_out_of_range_are_refused(
 @pytest.mark.parametrize(
     ("option", "value", "readers"),
     [
-        ("elites", 6, ("cem", "icem", "mppi")),
+        ("elites", 6, METHODS),
         ("std_min", 0.0, ("cem", "icem")),
         ("momentum", 0.25, ("cem", "icem")),
         ("return_best", False, ("cem", "icem")),

@@ -29,8 +29,7 @@ def digests(threads: int, alone: bool) -> dict[str, list[str]]:
         checkpoint = Checkpoint(CONFIG, synthetic.state(CONFIG))
         model = lewm.Model.from_checkpoint(checkpoint, precision, threads, isa=isa)
         for method in METHODS:
-            elites = None if method == "predictive" else 4
-            planner = lewm.Planner(model, method, samples=20, elites=elites, iterations=2, horizon=4)
+            planner = lewm.Planner(model, method, samples=20, elites=4, iterations=2, horizon=4)
             if alone:
                 actions = [planner.plan(frames[b], goals[b]).actions for b in range(BATCH)]
             else:

@@ -50,7 +50,7 @@ def model() -> lewm.Model:
         ("icem", {"kept_elites": 50, "horizon": 1}),
         ("mppi", {"temperature": 50.0}),
         ("mppi", {"temperature": 50.0, "elites": 0}),
-        ("predictive", {"iterations": 3, "elites": None}),
+        ("predictive", {"iterations": 3}),
     ],
 )
 def test_it_plans_like_the_compiled_planner(model: lewm.Model, method: str, options: dict[str, Any]) -> None:

@@ -50,8 +50,8 @@ class EpisodeWriter:
         overwrite: replace an existing file instead of continuing it; it stays until the first episode is written.
 
     Raises:
-        ValueError: ``compression`` is unknown, an attribute cannot be stored, or an existing file has another compression
-            or other attributes.
+        ValueError: ``compression`` is unknown, an attribute cannot be stored, or an existing file has another
+            compression or other attributes.
         TypeError: an attribute is no number or string.
         FileNotFoundError: the folder does not exist.
         lewm.Error: the existing file is not one of episodes, another process is writing it, or something else stands in
