@@ -89,16 +89,6 @@ def test_plan_prints_what_the_planner_finds(
     assert len(capsys.readouterr().out.splitlines()) == 16
 
 
-def test_plan_refuses_what_its_method_does_not_read(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["plan", str(folder), *_images(tmp_path), "--samples", "8", "--method", "predictive"]
-    assert main([*command, "--elites", "4"]) == 1
-    refusal = "elites: expected with method cem or icem or mppi only, got 4 with 'predictive'"
-    assert refusal in capsys.readouterr().err
-    assert main(command) == 0
-
-
 def test_plan_does_not_write_over_what_it_reads(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
