@@ -28,7 +28,8 @@ struct PredictorLayerWeights {
   Linear attention_out;    // inner -> dim
   Linear attention_alone;  // dim -> dim: the attention of a token that sees only itself, attention_out(value(x))
   Linear mlp_in, mlp_out;  // dim -> mlp_dim -> dim
-  // The same weights without bias, for differences between tokens.
+  // key_value and attention_out without bias, over the same weights, for differences between tokens: what the CPU
+  // multiplies. A GPU reads those with it.
   Linear key_value_difference, attention_difference;
 };
 

@@ -138,7 +138,7 @@ class Planner:
             raise ValueError(f"cost: expected one of {', '.join(_COSTS)} or a function, got {cost!r}")
         own = {"std_min": std_min, "momentum": momentum, "return_best": return_best}
         own |= {"noise_exponent": noise_exponent, "kept_elites": kept_elites, "temperature": temperature}
-        refuse_unread(method, cost, {**own, "discount": discount})
+        refuse_unread(method, own, cost, discount)
         low, high = checked_bounds(bounds, model.config.action_dim, model.config.block_dim)
         given = {
             "samples": integer("samples", samples),

@@ -27,19 +27,22 @@ CostFunction = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.fl
 """(latents (n, H, D), actions (n, H, A), goal (D,)) -> costs (n,); smaller is better."""
 
 
-def refuse_unread(method: str, cost: str | CostFunction, options: Mapping[str, Any]) -> None:
-    """Raises ValueError for an option that is given, that is not None, and that neither method nor cost reads."""
+def refuse_unread(
+    method: str, options: Mapping[str, Any], cost: str | CostFunction, discount: float | None
+) -> None:
+    """Raises ValueError for one of ``options`` that the method does not read, and a discount that the cost does not.
+
+    None: not given.
+    """
     for name, value in options.items():
-        if value is None:
-            continue
-        readers = _READ_BY.get(name, (method,))
-        if method not in readers:
+        readers = _READ_BY[name]
+        if value is not None and method not in readers:
             raise ValueError(
                 f"{name}: expected with method {' or '.join(readers)} only, got {value!r} with {method!r}"
             )
-        if name == "discount" and (callable(cost) or cost != "discounted"):
-            told = "a function" if callable(cost) else repr(cost)
-            raise ValueError(f"discount: expected with cost discounted only, got {value!r} with {told}")
+    if discount is not None and (callable(cost) or cost != "discounted"):
+        told = "a function" if callable(cost) else repr(cost)
+        raise ValueError(f"discount: expected with cost discounted only, got {discount!r} with {told}")
 
 
 def counters(problems: int, problem_ids: Any, plan_index: int) -> tuple[NDArray[np.uint32] | None, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -19,20 +18,14 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("h5py")
 pytest.importorskip("yaml")
 
-import h5py
-
 import lewm
 from lewm.data import EpisodeFile, EpisodeWriter
-from lewm.data.batches import ahead
 from lewm.nn import LeWM
 from lewm.training import read_metrics
-from lewm.training.checkpoints import read_checkpoint, restore_rng, rng_state, write_checkpoint
-from lewm.training.data import WindowOrder
-from lewm.training.diagnostics import effective_rank
+from lewm.training.checkpoints import read_checkpoint
 from lewm.training.log import Log
-from lewm.training.optim import learning_rate
 from processes import environment
-from train_helpers import TINY_RUN, interrupt_after, write_episodes, write_settings
+from train_helpers import TINY_RUN, doubled, interrupt_after, write_episodes, write_settings
 
 LOSSES = ("loss", "pred_loss", "sigreg_loss", "grad_norm")
 
@@ -52,6 +45,12 @@ def losses(folder: Path) -> dict[int, tuple[float, ...]]:
 @pytest.fixture(scope="module")
 def whole_run(data, tmp_path_factory):
     return lewm.train(data=data, out=tmp_path_factory.mktemp("runs") / "whole", **TINY_RUN)
+
+
+@pytest.fixture
+def run(whole_run, tmp_path) -> Path:
+    """A copy of the whole run's folder, to be changed."""
+    return Path(shutil.copytree(whole_run.folder, tmp_path / "run"))
 
 
 def test_a_run_writes_its_log_checkpoints_and_models(whole_run, data):
@@ -327,10 +326,8 @@ FOREIGN_STATES = {
 
 
 @pytest.mark.parametrize("name", FOREIGN_STATES)
-def test_a_state_of_something_else_is_named(whole_run, tmp_path, name):
+def test_a_state_of_something_else_is_named(whole_run, run, name):
     change, message = FOREIGN_STATES[name]
-    run = tmp_path / "run"
-    shutil.copytree(whole_run.folder, run)
     last = run / "checkpoints" / "last.pt"
     content = torch.load(last, weights_only=True)
     change(content)
@@ -340,27 +337,21 @@ def test_a_state_of_something_else_is_named(whole_run, tmp_path, name):
     assert losses(run) == losses(whole_run.folder)
 
 
-def test_a_resumed_run_is_not_shorter_than_what_is_done(whole_run, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(whole_run.folder, run)
+def test_a_resumed_run_is_not_shorter_than_what_is_done(whole_run, run):
     with pytest.raises(ValueError, match="steps: expected at least the 12 done, got 5"):
         lewm.train(resume=run, steps=5)
     assert (run / "config.yaml").read_bytes() == (whole_run.folder / "config.yaml").read_bytes()
     assert lewm.train(resume=run).steps == 12
 
 
-def test_a_log_with_other_columns_is_named_when_it_is_to_go_on(whole_run, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(whole_run.folder, run)
+def test_a_log_with_other_columns_is_named_when_it_is_to_go_on(run):
     log = run / "metrics.csv"
     log.write_text(log.read_text().replace("grad_norm", "gradient"))
     with pytest.raises(lewm.Error, match=r"metrics\.csv: column 'gradient' is none of this lewm's"):
         lewm.train(resume=run, steps=13)
 
 
-def test_a_resumed_run_takes_a_new_weight_decay(whole_run, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(whole_run.folder, run)
+def test_a_resumed_run_takes_a_new_weight_decay(run):
     lewm.train(resume=run, steps=13, weight_decay=0.5)
     (group,) = read_checkpoint(run / "checkpoints" / "last.pt")["optimizer"]["param_groups"]
     assert group["weight_decay"] == 0.5
@@ -424,12 +415,7 @@ def test_a_resumed_run_keeps_to_what_it_began_with(data, tmp_path):
         writer.write_episode(episode)
     with pytest.raises(ValueError, match=r"data: expected the \d+ training windows, and actions, that"):
         lewm.train(resume=run, steps=4)
-    wider = tmp_path / "wider.h5"
-    shutil.copy(data, wider)
-    with h5py.File(wider, "r+") as file:
-        actions = file["action"][:]
-        del file["action"]
-        file["action"] = np.concatenate([actions, actions], axis=1)
+    wider = doubled(data, tmp_path / "wider.h5", "action", axis=1)
     with pytest.raises(ValueError, match=r"data: expected the \d+ training windows, and actions, that"):
         lewm.train(resume=run, steps=4, data=wider)
     assert lewm.train(resume=run, steps=4, data=data).steps == 4
@@ -448,12 +434,7 @@ def test_settings_that_contradict_the_data_are_named(data, tmp_path):
 
     with pytest.raises(ValueError, match=r"model\.image_size: expected 16 as in the data, got 32"):
         train(model={**TINY_RUN["model"], "image_size": 32})
-    wide = tmp_path / "wide.h5"
-    shutil.copy(data, wide)
-    with h5py.File(wide, "r+") as file:
-        frames = file["pixels"][:]
-        del file["pixels"]
-        file["pixels"] = np.concatenate([frames, frames], axis=2)
+    wide = doubled(data, tmp_path / "wide.h5", "pixels", axis=2)
     with pytest.raises(ValueError, match=r"data: expected square frames, .*wide\.h5 has 16 x 32 pixels"):
         train(data=wide)
     with pytest.raises(ValueError, match=r"batch_size: expected at most the \d+ training windows, got 4096"):
@@ -487,87 +468,3 @@ def test_keep_every_keeps_checkpoints(data, tmp_path):
     lewm.train(data=data, out=tmp_path / "run", **{**TINY_RUN, "steps": 5, "keep_every": 2, "val_batches": 0})
     names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert names == ["last.pt", "step_00000002.pt", "step_00000004.pt"]
-
-
-def test_window_order_is_a_partition_of_each_epoch_and_of_each_batch():
-    order = WindowOrder(windows=37, batch_size=6, seed=3)
-    assert order.steps_per_epoch == 6
-    for epoch in (0, 1):
-        seen = [index for step in range(6) for index in order.batch(6 * epoch + step)]
-        assert len(set(seen)) == 36 and set(seen) <= set(range(37))
-    assert order.batch(3) != order.batch(9)
-    for world in (2, 3):
-        shares = [set(order.batch(7, rank, world)) for rank in range(world)]
-        assert set().union(*shares) == set(order.batch(7))
-        assert sum(map(len, shares)) == 6
-    fresh = WindowOrder(windows=37, batch_size=6, seed=3)
-    assert fresh.batch(10) == order.batch(10)
-    assert WindowOrder(windows=37, batch_size=6, seed=4).batch(0) != order.batch(0)
-
-
-def test_reading_ahead_keeps_order_and_passes_errors_on():
-    assert list(ahead(range(20))) == list(range(20))
-
-    def broken():
-        yield 1
-        raise OSError("disk on fire")
-
-    items = ahead(broken())
-    assert next(items) == 1
-    with pytest.raises(OSError, match="disk on fire"):
-        next(items)
-    endless = ahead(iter(int, 1))
-    assert next(endless) == 0
-    endless.close()  # ends the thread instead of leaving it behind
-
-
-def test_learning_rate_warms_up_and_falls_to_zero():
-    rates = [learning_rate(step, 1000, 2.0, 0.01) for step in range(1000)]
-    assert rates[0] == pytest.approx(0.2)
-    assert rates[9] == pytest.approx(2.0)
-    assert max(rates) == pytest.approx(2.0)
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[-1] < 1e-4
-    assert learning_rate(505, 1000, 2.0, 0.01) == pytest.approx(1.0)
-
-
-def test_effective_rank_counts_directions():
-    torch.manual_seed(0)
-    assert effective_rank(torch.randn(4000, 12)) == pytest.approx(12, rel=0.02)
-    assert effective_rank(torch.randn(4000, 3) @ torch.eye(3, 12)) == pytest.approx(3, rel=0.02)
-    assert effective_rank(torch.ones(50, 12)) == 1.0
-    line = torch.linspace(-1, 1, 50)[:, None] * torch.ones(1, 12)
-    assert effective_rank(line) == pytest.approx(1.0, abs=1e-3)
-
-
-def test_generators_are_restored(tmp_path):
-    def draw():
-        return torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random(), random.gauss(0, 1)
-
-    random.gauss(0, 1)  # leaves a second number cached
-    write_checkpoint(tmp_path / "c.pt", {"generators": rng_state(torch.device("cpu"))})
-    first = draw()
-    restore_rng(read_checkpoint(tmp_path / "c.pt")["generators"], torch.device("cpu"))
-    assert draw() == first
-
-
-@pytest.mark.parametrize("text", ["step,loss\n1,low\n", "step,loss\n1,2,3\n", "loss\n2\n"])
-def test_a_log_that_is_none_is_named(text, tmp_path):
-    (tmp_path / "metrics.csv").write_text(text)
-    with pytest.raises(lewm.Error, match=r"metrics\.csv: .* training log"):
-        read_metrics(tmp_path / "metrics.csv")
-
-
-def test_log_drops_rows_after_the_step_that_it_goes_on_from(tmp_path):
-    log = Log(tmp_path, 10, 0, tensorboard=False, progress=False)
-    for step in (1, 2, 3):
-        log.write({"step": step, "loss": step / 3})
-    log.close()
-    log = Log(tmp_path, 10, 2, tensorboard=False, progress=False)
-    log.write({"step": 3, "loss": 7.0})
-    log.close()
-    assert read_metrics(tmp_path / "metrics.csv") == [
-        {"step": 1, "loss": pytest.approx(1 / 3)},
-        {"step": 2, "loss": pytest.approx(2 / 3)},
-        {"step": 3, "loss": 7.0},
-    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,15 @@ def write_episodes(path: Path, episodes: int = 8, length: int = 14, image: int =
         file["ep_len"] = np.array(lengths, np.int32)
         file["ep_offset"] = np.cumsum([0, *lengths[:-1]]).astype(np.int64)
     return path
+
+
+def doubled(path: Path, target: Path, column: str, axis: int) -> Path:
+    """A copy of a file in which a column stands twice along an axis."""
+    shutil.copy(path, target)
+    with h5py.File(target, "r+") as file:
+        values = file.pop(column)[:]
+        file[column] = np.concatenate([values, values], axis)
+    return target
 
 
 def write_settings(path: Path, **changes: Any) -> Path:

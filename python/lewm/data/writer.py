@@ -31,6 +31,7 @@ COMPRESSIONS = ("none", "gzip", "lzf", "blosc")
 _FILTERS = {1: "gzip", 32000: "lzf", 32001: "blosc"}  # HDF5's registered numbers
 _NO_COMPRESSION = (2, 3)  # shuffling bytes, checksums
 _BOOKKEEPING = {"ep_len": np.int32, "ep_offset": np.int64}
+_NUMBERS = "fiub"  # kinds of dtypes that a column may have
 _ROWS_PER_CHUNK = 1024  # of columns other than images
 _IMAGE_CHUNK_BYTES = 65536  # small frames share a chunk, large ones have one each
 
@@ -266,7 +267,7 @@ class EpisodeWriter:
                 if len(item) >= self._rows:
                     if item.maxshape[0] is not None:
                         raise Error(f"{self.path}: {name} was not made to grow, the file cannot be continued")
-                    if item.dtype.kind not in "fiub":
+                    if item.dtype.kind not in _NUMBERS:
                         raise Error(
                             f"{self.path}: {name}: expected numbers, got {item.dtype}; the file cannot be continued"
                         )
@@ -369,7 +370,7 @@ def _checked_episode(columns: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]
         raise ValueError(f"pixels: expected (T, H, W, 3) with T >= 1, got {pixels.shape}")
     arrays["action"] = _checked_actions(arrays["action"], len(pixels))
     for name, array in arrays.items():
-        if array.dtype.kind not in "fiub":
+        if array.dtype.kind not in _NUMBERS:
             raise TypeError(f"{name}: expected numbers, got {array.dtype}")
         if array.ndim == 0 or len(array) != len(pixels):
             raise ValueError(f"{name}: expected {len(pixels)} rows as in pixels, got {array.shape}")
