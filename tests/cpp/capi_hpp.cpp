@@ -1,7 +1,4 @@
 // capi_hpp MODEL: the C++17 header against the shared library.
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <array>
 #include <chrono>
 #include <cmath>
@@ -10,6 +7,7 @@
 #include <thread>
 
 #include "check.h"
+#include "forked_child.h"
 #include "lewm/lewm.hpp"
 
 namespace {
@@ -118,25 +116,24 @@ TEST(background_plans_equal_foreground_plans) {
   }
 }
 
-#if !defined(CHECK_THREAD_SANITIZER)  // which does not follow a fork of a threaded process
+#if defined(CHECK_FORKS)
 TEST(a_forked_child_destroys_a_background_planner_and_joins_its_own_threads) {
   const lewm::Model model(path);
   lewm_planner_config config = small_config();
   config.threads.count = 3;
   auto background = std::make_unique<lewm::BackgroundPlanner>(model, config);
-  const pid_t child = fork();
-  if (child == 0) {
+  const std::uint64_t ticket = background->submit(frame(model, 1), frame(model, 2), {}, 0);
+  while (background->latest() != ticket) {
+  }
+  CHECK(forked_child_returns_true([&] {
     std::vector<std::thread> own;  // their handles are, with glibc, those that threads of the parent had
     for (int i = 0; i < 3; ++i) {
       own.emplace_back([] { std::this_thread::sleep_for(std::chrono::milliseconds(50)); });
     }
     background.reset();
     for (std::thread& thread : own) thread.join();
-    _exit(0);
-  }
-  int status = -1;
-  CHECK_EQ(waitpid(child, &status, 0), child);
-  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    return true;
+  }));
 }
 #endif
 

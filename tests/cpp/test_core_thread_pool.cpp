@@ -1,6 +1,4 @@
 #include <pthread.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -12,8 +10,23 @@
 #include "check.h"
 #include "core/error.h"
 #include "core/thread_pool.h"
+#include "forked_child.h"
 
 using lewm::ThreadPool;
+
+namespace {
+
+// A run in which each thread has a task, and waits in it for all others.
+void meet(ThreadPool& pool) {
+  std::atomic<int> inside{0};
+  pool.run(pool.threads(), [&](std::int64_t, int) {
+    ++inside;
+    while (inside < pool.threads()) std::this_thread::yield();
+  });
+  CHECK_EQ(inside.load(), pool.threads());
+}
+
+}  // namespace
 
 TEST(every_task_runs_once) {
   for (const int threads : {1, 2, 3, 8}) {
@@ -48,13 +61,7 @@ TEST(sleeping_threads_wake_up) {
   ThreadPool pool(3);
   for (int round = 0; round < 20; ++round) {
     std::this_thread::sleep_for(std::chrono::milliseconds(2));  // longer than threads spin
-    std::atomic<int> inside{0};
-    // Each task waits until all three threads are in one: no thread may have slept through the run.
-    pool.run(3, [&](std::int64_t, int) {
-      ++inside;
-      while (inside < 3) std::this_thread::yield();
-    });
-    CHECK_EQ(inside.load(), 3);
+    meet(pool);  // no thread may have slept through the run
   }
 }
 
@@ -85,26 +92,22 @@ TEST(workers_leave_signals_to_the_application) {
   CHECK(blocked);
 }
 
-#if !defined(CHECK_THREAD_SANITIZER)  // which does not follow a fork of a threaded process
+#if defined(CHECK_FORKS)
 TEST(a_forked_child_runs_alone) {
   auto pool = std::make_unique<ThreadPool>(3);
-  std::atomic<std::int64_t> sum{0};
-  pool->run(10, [&](std::int64_t task, int) { sum += task; });
-  const pid_t child = fork();
-  if (child == 0) {
+  meet(*pool);
+  CHECK(forked_child_returns_true([&] {
     std::atomic<std::int64_t> own{0};
     pool->run(100, [&](std::int64_t task, int) { own += task; });
     // Its handle is, with glibc, one that a worker had.
     std::thread of_the_child([] { std::this_thread::sleep_for(std::chrono::milliseconds(50)); });
     pool.reset();
     of_the_child.join();
-    _exit(own == 4950 ? 0 : 1);
-  }
-  int status = -1;
-  CHECK_EQ(waitpid(child, &status, 0), child);
-  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    return own == 4950;
+  }));
+  std::atomic<std::int64_t> sum{0};
   pool->run(10, [&](std::int64_t task, int) { sum += task; });
-  CHECK_EQ(sum.load(), 90);
+  CHECK_EQ(sum.load(), 45);
 }
 #endif
 
