@@ -14,15 +14,14 @@ bool on_gpu(lewm_device device) {
   throw Error(Status::invalid_argument, "device: expected a lewm_device, got " + std::to_string(device));
 }
 
-// What a field of lewm_model_config asks for, of the CPU's weights. A GPU computes in bf16, from weights that the CPU
-// holds in bf16 where it can. `automatic`: what AUTO means on the CPU.
+// What a field of lewm_model_config asks for, of the CPU's weights; a GPU's are read from these. `automatic`: what AUTO means on the CPU.
 Precision choose_precision(const std::string& field, lewm_precision precision, Precision automatic, lewm_device device,
                            cpu::Isa isa) {
   if (on_gpu(device)) {
     if (precision != LEWM_PRECISION_AUTO && precision != LEWM_PRECISION_BF16) {
       throw Error(Status::unsupported, field + ": expected auto or bf16 on cuda, got " + std::to_string(precision));
     }
-    return cpu::has(cpu::kernels(isa), Precision::bf16) ? Precision::bf16 : Precision::fp32;
+    return cpu::precision_for_gpu(cpu::kernels(isa));
   }
   if (precision == LEWM_PRECISION_AUTO) return automatic;
   if (precision < LEWM_PRECISION_FP32 || precision > LEWM_PRECISION_INT8) {

@@ -7,8 +7,9 @@
 namespace lewm {
 
 // A model is fp32, bf16 or int8. The others are of layers alone (cpu/kernels.h). int16: those of int8 models that 8
-// bits are too coarse for, or all of them where the CPU multiplies no faster in 8 bits. int24: those of fp32 models
-// where the CPU multiplies bytes so fast that numbers of three of them come out ahead of floats.
+// bits are too coarse for, or all of them where the CPU multiplies no faster in 8 bits; those of bf16 models where it
+// multiplies them faster than bf16. int24: those of fp32 models where the CPU multiplies bytes so fast that numbers of
+// three of them come out ahead of floats.
 enum class Precision : int { fp32 = 0, bf16 = 1, int8 = 2, int16 = 3, int24 = 4 };
 constexpr int kPrecisions = 3, kLayerPrecisions = 5;
 constexpr bool is_integer(Precision precision) { return precision >= Precision::int8; }

@@ -101,6 +101,7 @@ Kernels make_avx512() {
     for (Precision p : {Precision::int8, Precision::int16}) table.gemm[static_cast<int>(p)] = {};
   }
   if (features().slow_bf16_dot) table.full_attention = avx512_fp32_attention();
+  if (features().avx512_vnni && (features().slow_bf16_dot || !features().avx512_bf16)) table.bf16 = Precision::int16;
   return table;
 }
 #endif
@@ -206,13 +207,17 @@ Isa active_isa() {
 
 LayerPrecisions layer_precisions(const Kernels& kernels, Precision precision) {
   if (precision == Precision::fp32) return {kernels.fp32, kernels.fp32};
-  if (precision != Precision::int8) return {precision, precision};
+  if (precision == Precision::bf16) return {kernels.bf16, kernels.bf16};
   const bool has_fine = kernels.gemm[static_cast<int>(kernels.int8.fine)].run;
   return {kernels.int8.main, has_fine ? kernels.int8.fine : Precision::fp32};
 }
 
 bool has(const Kernels& kernels, Precision precision) {
   return kernels.gemm[static_cast<int>(layer_precisions(kernels, precision).main)].run;
+}
+
+Precision precision_for_gpu(const Kernels& kernels) {
+  return has(kernels, Precision::bf16) && kernels.bf16 == Precision::bf16 ? Precision::bf16 : Precision::fp32;
 }
 
 Precision auto_precision(Isa isa) {

@@ -25,6 +25,9 @@ LayerPrecisions layer_precisions(const Kernels& kernels, Precision precision);
 // A model of this precision can run.
 bool has(const Kernels& kernels, Precision precision);
 
+// Of the model that a GPU's weights are read from, which multiplies in bf16: bf16 where the CPU's layers are, else fp32.
+Precision precision_for_gpu(const Kernels& kernels);
+
 // What precision "auto" means with an available instruction set, in C, C++ and Python: the fastest whose predicted
 // latents keep a cosine of 0.999 to fp32 without calibration. That is bf16 where the CPU has bf16 dot products faster
 // than fp32 ones, int8 with AVX-512 VNNI otherwise and with AVX2, which computes it in 16-bit integers, else fp32.

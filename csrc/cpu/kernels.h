@@ -32,6 +32,8 @@ constexpr int kInt24Digits = 3;
 constexpr float kInt24Levels = 8355000.0f;  // the highest digit stays below 128, however the quotient is rounded
 // The longest rows whose int32 sums cannot overflow: of products of 255 and 127; of 3 k products of two digits.
 constexpr std::int64_t kInt8MostK = 66'000, kInt24MostK = 43'000;
+// The longest rows that bf16 models multiply in int16: 512 steps on either side of zero.
+constexpr std::int64_t kInt16MostK = 8192;
 
 // As many steps on either side of zero as the int32 sum of k products of two such numbers cannot overflow with, between
 // 127 (k up to 133,000) and 4095. Internal linkage: per-ISA files include this.
@@ -174,6 +176,7 @@ struct LayerPrecisions {
 struct Kernels {
   const char* isa;       // "scalar", "avx2", "avx512", "amx", "neon"
   Precision fp32;        // of the layers of fp32 models: fp32, or int24, which is as exact
+  Precision bf16;        // of bf16 models: bf16, or int16 where that is faster
   LayerPrecisions int8;  // of int8 models
   // All null where the CPU lacks the precision's dot products; Store::bf16 needs gemm[bf16].
   Gemm gemm[kLayerPrecisions];

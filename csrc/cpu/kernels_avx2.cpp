@@ -30,6 +30,7 @@ const Kernels& avx2_kernels() {
   using namespace avx2;
   static constexpr Kernels kTable = {"avx2",
                                      Precision::fp32,
+                                     Precision::int16,
                                      {Precision::int16, Precision::int16},
                                      {make_gemm<DotF32>(), make_gemm<DotBf16>(), {}, make_gemm<DotInt16>()},
                                      layer_norm,

@@ -35,6 +35,7 @@ const Kernels& avx512_kernels() {
   static constexpr Kernels kTable = {
       "avx512",
       Precision::fp32,
+      Precision::bf16,
       {Precision::int8, Precision::int16},
       {make_gemm<DotF32>(), make_gemm<DotBf16>(), make_gemm<DotInt8>(), make_gemm<DotInt16>()},
       layer_norm,

@@ -31,6 +31,7 @@ const Kernels& neon_kernels() {
   using namespace neon;
   static constexpr Kernels kTable = {"neon",
                                      Precision::fp32,
+                                     Precision::bf16,
                                      {Precision::int8, Precision::bf16},
                                      {make_gemm<DotF32>(), make_gemm<DotBf16>(), make_gemm<DotInt8>(), {}},
                                      layer_norm,

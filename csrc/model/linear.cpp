@@ -56,7 +56,7 @@ Linear WeightMemory::pack(const Affine& layer, std::int64_t first, std::int64_t 
   const auto begin = static_cast<std::size_t>(first);
   round_to(weight.data(), std::span(layer.weight).subspan(begin * inputs, outputs * inputs), layer.name);
   round_to(bias.data(), std::span(layer.bias).subspan(begin, outputs), layer.name);
-  if (precision == Precision::int24) uneven_ = uneven_ || is_uneven(weight, inputs);
+  if (precision == Precision::int24 || precision == Precision::int16) uneven_ = uneven_ || is_uneven(weight, inputs);
   const auto columns = static_cast<std::size_t>(gemm.padded_n(out));
   Linear packed;
   packed.precision = precision;

@@ -26,7 +26,8 @@ using cpu::LayerPrecisions;
 
 // The error of a sum in int24, relative to what such sums come to, is about 3e-8 times the unevenness of the row
 // times that of the weights, which is largest / root mean square. With this for the weights it stays below 2e-5 for any
-// row of 2048 elements, whose own is at most 45.
+// row of 2048 elements, whose own is at most 45. Weights in int16 are then off by at most 0.5% of their root mean
+// square (K = 2048; 0.14% for K = 192).
 constexpr double kMostUneven = 16;
 
 // Rounds, packs and keeps weights.
@@ -43,8 +44,8 @@ class WeightMemory {
   const float* keep(std::span<const double> values);
 
   std::size_t bytes() const { return bytes_; }
-  // A layer was packed in int24 although an output's largest weight is more than kMostUneven times their root mean
-  // square: digits are lost that fp32 keeps.
+  // A layer was packed in int24 or int16 although an output's largest weight is more than kMostUneven times their root
+  // mean square: digits are lost that floats keep.
   bool uneven() const { return uneven_; }
 
  private:

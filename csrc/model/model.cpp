@@ -35,6 +35,12 @@ void check_widths(const Config& config) {
   }
 }
 
+// Of the layers of fp32 and bf16 models that integers would be too coarse for.
+LayerPrecisions as_floats(const cpu::Kernels& kernels, Precision precision) {
+  const bool has_it = kernels.gemm[static_cast<int>(precision)].run;
+  return has_it ? LayerPrecisions{precision, precision} : LayerPrecisions{Precision::fp32, Precision::fp32};
+}
+
 // Rows of `widest` elements are the longest that it multiplies.
 LayerPrecisions choose_precisions(const char* argument, const cpu::Kernels& kernels, Precision precision,
                                   std::int64_t widest) {
@@ -43,8 +49,9 @@ LayerPrecisions choose_precisions(const char* argument, const cpu::Kernels& kern
                                          " is not available with instruction set " + kernels.isa);
   }
   const LayerPrecisions layers = cpu::layer_precisions(kernels, precision);
-  if (layers.main == Precision::int24 && widest > cpu::kInt24MostK) return {Precision::fp32, Precision::fp32};
-  if (layers.main == Precision::int8 && widest > cpu::kInt8MostK) {
+  if (precision == Precision::fp32 && widest > cpu::kInt24MostK) return as_floats(kernels, precision);
+  if (precision == Precision::bf16 && widest > cpu::kInt16MostK) return as_floats(kernels, precision);
+  if (precision == Precision::int8 && widest > cpu::kInt8MostK) {
     throw Error(Status::unsupported, std::string(argument) + ": int8 is not available for layers of more than " +
                                          std::to_string(cpu::kInt8MostK) + " inputs, got " + std::to_string(widest));
   }
@@ -155,7 +162,8 @@ Model::Model(const cpu::Kernels& kernels) : memory_(std::make_unique<WeightMemor
 Model::~Model() = default;
 
 cpu::Store Model::storage(Precision precision) const {
-  return precision != Precision::fp32 && cpu::has(kernels(), Precision::bf16) ? cpu::Store::bf16 : cpu::Store::f32;
+  const bool has_bf16 = kernels().gemm[static_cast<int>(Precision::bf16)].run;
+  return precision != Precision::fp32 && has_bf16 ? cpu::Store::bf16 : cpu::Store::f32;
 }
 
 std::size_t Model::weight_bytes() const { return memory_->bytes(); }
@@ -190,11 +198,18 @@ std::shared_ptr<const Model> Model::create(const Config& config, const TensorSou
   };
   build();
   if (model->memory_->uneven()) {
-    for (LayerPrecisions* chosen : {&layers, &encoder_layers}) {
-      if (chosen->main == Precision::int24) *chosen = {Precision::fp32, Precision::fp32};
+    bool other = false;
+    const auto take_floats = [&](LayerPrecisions& chosen, Precision wanted) {
+      if (wanted == Precision::int8 || chosen.main == wanted) return;
+      chosen = as_floats(kernels, wanted);
+      other = true;
+    };
+    take_floats(layers, precision);
+    take_floats(encoder_layers, model->encoder_precision_);
+    if (other) {
+      model->memory_ = std::make_unique<WeightMemory>(kernels);
+      build();
     }
-    model->memory_ = std::make_unique<WeightMemory>(kernels);
-    build();
   }
   model->layers_ = layers;
   model->encoder_layers_ = encoder_layers;

@@ -34,6 +34,11 @@ std::vector<std::string> precisions(const std::string& isa) {
   return names;
 }
 
+// Of the CPU's weights that a GPU's are read from.
+std::string precision_for_gpu(const std::string& isa) {
+  return kPrecisionNames[static_cast<int>(cpu::precision_for_gpu(cpu::kernels(isa_from_name(isa))))];
+}
+
 // normals(seed, plan, iteration, problem, out): out[sample, element], the white noise of one iteration.
 void normals(std::uint64_t seed, std::uint32_t plan, std::uint32_t iteration, std::uint32_t problem,
              Output<float> out) {
@@ -86,6 +91,7 @@ void bind_build(nb::module_& module) {
   module.def("isas_available", [] { return isas_with(cpu::isa_available); });
   module.def("active_isa", [] { return std::string(cpu::isa_name(cpu::active_isa())); });
   module.def("precisions", &precisions, nb::arg("isa"));
+  module.def("precision_for_gpu", &precision_for_gpu, nb::arg("isa"));
   module.def(
       "auto_precision", [](const std::string& isa) { return precision_name(cpu::auto_precision(isa_from_name(isa))); },
       nb::arg("isa"));

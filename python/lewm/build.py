@@ -97,7 +97,7 @@ def choose_device(device: str) -> int:
 def choose_weights(precision: str, isa: str, device: int) -> tuple[str, str]:
     """The precision that a model computes with, and the one that its weights are packed in for the CPU.
 
-    A GPU computes in bf16, from weights that the CPU holds in bf16 where it can.
+    A GPU computes in bf16; its weights are read from those that the CPU holds.
 
     Raises:
         ValueError: no such precision, or not on this device.
@@ -109,8 +109,7 @@ def choose_weights(precision: str, isa: str, device: int) -> tuple[str, str]:
         return chosen, chosen
     if precision not in ("auto", "bf16"):
         raise ValueError(f"precision: expected auto or bf16 with device='cuda', got {precision!r}")
-    packed = "bf16" if "bf16" in _core.precisions(isa or _core.active_isa()) else "fp32"
-    return "bf16", packed
+    return "bf16", _core.precision_for_gpu(isa)
 
 
 def choose_encoder(encoder_precision: str, device: int) -> str:

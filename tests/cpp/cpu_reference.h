@@ -30,7 +30,9 @@ inline std::vector<const Kernels*> attention_tables() {
   std::vector<const Kernels*> tables;
   for (Isa isa : tiers()) tables.push_back(&kernels(isa));
 #if LEWM_HAVE_AVX512
-  if (isa_available(Isa::avx512) && has(kernels(Isa::avx512), Precision::bf16)) tables.push_back(&avx512_kernels());
+  if (isa_available(Isa::avx512) && kernels(Isa::avx512).gemm[static_cast<int>(Precision::bf16)].run) {
+    tables.push_back(&avx512_kernels());
+  }
 #endif
   return tables;
 }

@@ -101,19 +101,46 @@ TEST(low_precisions_over_a_sliding_window) {
   Problem(config, 2, 3, 5, 41).compare(tensors, tiers(), "width 96");
 }
 
-// A weight that towers above its neighbours would take digits from them in int24: the model multiplies floats then.
-TEST(uneven_weights_are_multiplied_as_floats) {
+// A weight that towers above its neighbours would take digits from them in int24 and int16: the model multiplies floats
+// then, and for rows that are too long for many digits.
+TEST(uneven_weights_and_long_rows_are_multiplied_as_floats) {
   Config config = small_config();
   config.predictor_mlp_dim = 300;
   naive::Tensors tensors = naive::random_weights(config, 55);
-  for (const Tier tier : fp32_tiers()) {
-    CHECK(make_model(config, tensors, tier)->layer_precision() == lewm::cpu::kernels(tier.isa).fp32);
-  }
+  std::vector<Tier> floats = tiers();
+  std::erase_if(floats, [](const Tier& tier) { return tier.precision == Precision::int8; });
+  const auto check = [&](const auto& expected) {
+    for (const Tier tier : floats) {
+      CHECK(make_model(config, tensors, tier)->layer_precision() ==
+            expected(lewm::cpu::kernels(tier.isa), tier.precision));
+    }
+  };
+  const auto of_table = [](const lewm::cpu::Kernels& kernels, Precision p) {
+    return p == Precision::fp32 ? kernels.fp32 : kernels.bf16;
+  };
+  const auto of_floats = [](const lewm::cpu::Kernels& kernels, Precision p) {
+    return kernels.gemm[static_cast<int>(p)].run ? p : Precision::fp32;
+  };
+  check(of_table);
   tensors.values("predictor.transformer.layers.1.mlp.net.4.weight")[7] = 100;
-  for (const Tier tier : fp32_tiers()) {
-    CHECK(make_model(config, tensors, tier)->layer_precision() == Precision::fp32);
-  }
+  check(of_floats);
   Problem(config, config.history, 3, 4, 56).compare(tensors, fp32_tiers(), "uneven weights");
+
+  config.predictor_mlp_dim = lewm::cpu::kInt16MostK + 1;
+  tensors = naive::random_weights(config, 57);
+  check([&](const lewm::cpu::Kernels& kernels, Precision p) {
+    return p == Precision::fp32 ? of_table(kernels, p) : of_floats(kernels, p);
+  });
+}
+
+// A GPU's weights are rounded to bf16 once.
+TEST(weights_for_a_gpu_are_floats) {
+  for (const Tier tier : fp32_tiers()) {
+    const lewm::cpu::Kernels& kernels = lewm::cpu::kernels(tier.isa);
+    const Tier gpu{tier.isa, lewm::cpu::precision_for_gpu(kernels)};
+    const naive::Tensors tensors = naive::random_weights(small_config(), 58);
+    CHECK(make_model(small_config(), tensors, gpu)->layer_precision() != Precision::int16);
+  }
 }
 
 TEST(other_architectures) {

@@ -194,8 +194,11 @@ TEST(widths_beyond_the_kernels) {
 
 TEST(uneven_weights_are_noticed) {
   lewm::Affine layer{"layer", 2, 300, lewm::Values(600, 0.5), lewm::Values(2)};
-  for (const auto& [largest, precision, uneven] :
-       {std::tuple{20.0, Precision::int24, false}, {25.0, Precision::int24, true}, {25.0, Precision::fp32, false}}) {
+  for (const auto& [largest, precision, uneven] : {std::tuple{20.0, Precision::int24, false},
+                                                   {25.0, Precision::int24, true},
+                                                   {20.0, Precision::int16, false},
+                                                   {25.0, Precision::int16, true},
+                                                   {25.0, Precision::bf16, false}}) {
     layer.weight[457] = largest;  // 15.9 and 16.4 times the root mean square
     lewm::WeightMemory memory(lewm::cpu::kernels(lewm::cpu::Isa::scalar));
     memory.pack(layer, precision);
@@ -204,14 +207,14 @@ TEST(uneven_weights_are_noticed) {
 }
 
 TEST(layers_too_wide_for_int8_sums) {
-  Config config = small_config();
-  config.predictor_mlp_dim = lewm::cpu::kInt8MostK + 1;
-  const Tier int8{lewm::cpu::Isa::scalar, Precision::int8};
-  CHECK_THROWS(make_model(config, naive::Tensors(), int8), Error,
-               "precision: int8 is not available for layers of more than 66000 inputs, got 66001");
-  config = small_config();
-  config.encoder_mlp_dim = lewm::cpu::kInt8MostK + 1;
-  CHECK_THROWS(make_model(config, naive::Tensors(), int8), Error, "encoder_precision: int8 is not available");
+  Config wide_predictor = small_config(), wide_encoder = small_config();
+  wide_predictor.predictor_mlp_dim = wide_encoder.encoder_mlp_dim = lewm::cpu::kInt8MostK + 1;
+  for (const Tier& tier : tiers()) {
+    if (tier.precision != Precision::int8) continue;
+    CHECK_THROWS(make_model(wide_predictor, naive::Tensors(), tier), Error,
+                 "precision: int8 is not available for layers of more than 66000 inputs, got 66001");
+    CHECK_THROWS(make_model(wide_encoder, naive::Tensors(), tier), Error, "encoder_precision: int8 is not available");
+  }
 }
 
 TEST(tensors_that_do_not_fit) {
