@@ -14,7 +14,8 @@ bool on_gpu(lewm_device device) {
   throw Error(Status::invalid_argument, "device: expected a lewm_device, got " + std::to_string(device));
 }
 
-// What a field of lewm_model_config asks for, of the CPU's weights; a GPU's are read from these. `automatic`: what AUTO means on the CPU.
+// What a field of lewm_model_config asks for, of the CPU's weights; a GPU's are read from these. `automatic`: what AUTO
+// means on the CPU.
 Precision choose_precision(const std::string& field, lewm_precision precision, Precision automatic, lewm_device device,
                            cpu::Isa isa) {
   if (on_gpu(device)) {

@@ -25,7 +25,8 @@ LayerPrecisions layer_precisions(const Kernels& kernels, Precision precision);
 // A model of this precision can run.
 bool has(const Kernels& kernels, Precision precision);
 
-// Of the model that a GPU's weights are read from, which multiplies in bf16: bf16 where the CPU's layers are, else fp32.
+// Of the model that a GPU's weights are read from, which multiplies in bf16: bf16 where the CPU's layers are, else
+// fp32.
 Precision precision_for_gpu(const Kernels& kernels);
 
 // What precision "auto" means with an available instruction set, in C, C++ and Python: the fastest whose predicted

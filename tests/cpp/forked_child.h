@@ -1,5 +1,6 @@
-// What a child of fork() does, in a test. A worker that had just started might hold a lock in the parent: AddressSanitizer's
-// allocator (up to GCC 13) does not release it in the child, so callers first make their threads meet in some work.
+// What a child of fork() does, in a test. A worker that had just started might hold a lock in the parent:
+// AddressSanitizer's allocator (up to GCC 13) does not release it in the child, so callers first make their threads
+// meet in some work.
 #pragma once
 
 #include <sys/wait.h>

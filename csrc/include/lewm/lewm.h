@@ -100,7 +100,7 @@ typedef struct lewm_model lewm_model;
 typedef enum lewm_precision LEWM_INT {
   LEWM_PRECISION_AUTO = 0, /* the fastest that keeps predicted latents within a cosine of 0.999 of fp32's */
   LEWM_PRECISION_FP32 = 1,
-  LEWM_PRECISION_BF16 = 2,
+  LEWM_PRECISION_BF16 = 2, /* or 10 to 12 bits, scaled by row, where the CPU multiplies these faster */
   LEWM_PRECISION_INT8 = 3
 } lewm_precision;
 
