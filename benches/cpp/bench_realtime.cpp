@@ -266,6 +266,7 @@ int run(int argc, char** argv) {
     model_file::write(model, lewm::Config{}, naive::random_weights(lewm::Config{}, 1), {});
   }
   const lewm::cpu::Isa isa = lewm::cpu::active_isa();
+  bool measured = false;
   for (int p = 0; p < lewm::kPrecisions; ++p) {
     const Source source{model, model_bench::kPrecisionNames[p]};
     if (options.text("precision", source.precision) != source.precision) continue;
@@ -274,8 +275,13 @@ int run(int argc, char** argv) {
     measure_starts(argc, argv, source, options);
     measure_loop(source, options, 0);
     if (const std::int64_t load = options.number("load", 2)) measure_loop(source, options, load);
+    measured = true;
   }
   if (temporary) std::remove(model.c_str());
+  if (!measured) {
+    throw std::runtime_error(std::string("precision: expected one that ") + lewm::cpu::isa_name(isa) + " has, got " +
+                             options.text("precision", ""));
+  }
   return 0;
 }
 
