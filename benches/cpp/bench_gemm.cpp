@@ -39,6 +39,9 @@ double seconds() {
 #define FMA_YMM(r) "vfmadd231ps %%ymm12, %%ymm13, %%ymm" r "\n"
 // int16 of the AVX2 tier: products of int16 pairs, and the additions that no instruction does along with them.
 #define INT16_YMM(r) "vpmaddwd %%ymm12, %%ymm13, %%ymm14\n vpaddd %%ymm13, %%ymm" r ", %%ymm" r "\n"
+// With AVX-VNNI one does.
+#define INT16_VNNI_YMM(r) "%{vex%} vpdpwssd %%ymm12, %%ymm13, %%ymm" r "\n"
+#define INT8_VNNI_YMM(r) "%{vex%} vpdpbusd %%ymm12, %%ymm13, %%ymm" r "\n"
 #define FMA_ZMM(r) "vfmadd231ps %%zmm12, %%zmm13, %%zmm" r "\n"
 #define BF16_ZMM(r) "vdpbf16ps %%zmm12, %%zmm13, %%zmm" r "\n"
 #define INT16_ZMM(r) "vpdpwssd %%zmm12, %%zmm13, %%zmm" r "\n"
@@ -67,11 +70,18 @@ double peak(Isa isa, Precision precision) {
         "r"(zeros), "r"(std::int64_t{64})
         : "memory");
   }
+  const bool avx_vnni = isa == Isa::avx2 && kernels(isa).gemm[static_cast<int>(Precision::int8)].run;
   const double start = seconds();
   double operations = 0;
   if (precision == Precision::int16 && isa != Isa::avx2) {
     PEAK_LOOP(INT16_ZMM);
     operations = 12.0 * 64;
+  } else if (precision == Precision::int8 && avx_vnni) {
+    PEAK_LOOP(INT8_VNNI_YMM);
+    operations = 12.0 * 64;
+  } else if (precision == Precision::int16 && avx_vnni) {
+    PEAK_LOOP(INT16_VNNI_YMM);
+    operations = 12.0 * 32;
   } else if (precision == Precision::int16) {
     PEAK_LOOP(INT16_YMM);
     operations = 12.0 * 32;

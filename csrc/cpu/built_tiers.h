@@ -4,6 +4,9 @@
 #ifndef LEWM_HAVE_AVX2
 #define LEWM_HAVE_AVX2 0
 #endif
+#ifndef LEWM_HAVE_AVX2_VNNI
+#define LEWM_HAVE_AVX2_VNNI 0
+#endif
 #ifndef LEWM_HAVE_AVX512
 #define LEWM_HAVE_AVX512 0
 #endif

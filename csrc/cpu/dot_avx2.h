@@ -1,9 +1,10 @@
-// Dot products of 32-bit words for gemm.inl.h. Include after vec_avx2.h.
+// Dot products of 32-bit words for gemm.inl.h. Include after vec_avx2.h. With AVX-VNNI (kernels_avx2_vnni.cpp) one
+// instruction multiplies and adds integers, bytes too.
 #pragma once
 
 #include "cpu/kernels.h"
 
-namespace lewm::cpu::avx2 {
+namespace lewm::cpu::LEWM_SIMD {
 
 struct DotF32 {
   using Vector = F;
@@ -37,19 +38,34 @@ struct DotBf16 {
   static LEWM_METHOD void store(std::uint32_t* p, I x) { store_i(p, x); }
 };
 
-// Exact: int16_levels keeps the sum over the whole of k below 2^31.
-struct DotInt16 {
+struct IntegerDot {
   using Vector = I;
-  static constexpr Precision kPrecision = Precision::int16;
-  static constexpr int kGroup = 2;
   static constexpr int kRows = 6;
   static LEWM_METHOD I zero() { return zero_i(); }
   static LEWM_METHOD I load(const void* p) { return load_i(p); }
   static LEWM_METHOD I broadcast(const void* p) { return broadcast_word(p); }
-  static LEWM_METHOD I dot(I sum, I x, I w) { return add_i(sum, _mm256_madd_epi16(x, w)); }
   static LEWM_METHOD void store(std::uint32_t* p, I x) { store_i(p, x); }
 };
 
+struct DotInt16 : IntegerDot {  // exact: int16_levels keeps the sum over the whole of k below 2^31
+  static constexpr Precision kPrecision = Precision::int16;
+  static constexpr int kGroup = 2;
+#if defined(__AVXVNNI__)
+  static LEWM_METHOD I dot(I sum, I x, I w) { return _mm256_dpwssd_avx_epi32(sum, x, w); }
+#else
+  static LEWM_METHOD I dot(I sum, I x, I w) { return add_i(sum, _mm256_madd_epi16(x, w)); }
+#endif
+};
+
+// Without AVX-VNNI there is none: vpmaddubsw would saturate.
+#if defined(__AVXVNNI__)
+struct DotInt8 : IntegerDot {  // x unsigned, w signed
+  static constexpr Precision kPrecision = Precision::int8;
+  static constexpr int kGroup = 4;
+  static LEWM_METHOD I dot(I sum, I x, I w) { return _mm256_dpbusd_avx_epi32(sum, x, w); }
+};
+#endif
+
 using AttentionDot = DotF32;  // of full attention with bf16 storage
 
-}  // namespace lewm::cpu::avx2
+}  // namespace lewm::cpu::LEWM_SIMD

@@ -26,7 +26,8 @@ constexpr const char* kNames[kIsas] = {"scalar", "avx2", "avx512", "amx", "neon"
 
 // What this CPU has and this operating system saves on a context switch.
 struct Features {
-  bool avx2 = false;    // AVX2, FMA, F16C
+  bool avx2 = false;  // AVX2, FMA, F16C
+  bool avx_vnni = false;
   bool avx512 = false;  // F, BW, DQ, VL
   bool avx512_bf16 = false;
   bool avx512_vnni = false;
@@ -59,8 +60,10 @@ Features detect() {
   f.avx512_bf16 = f.avx512 && __builtin_cpu_supports("avx512bf16");
   f.avx512_vnni = f.avx512 && __builtin_cpu_supports("avx512vnni");
   f.slow_bf16_dot = __builtin_cpu_is("intel");  // they have AMX for that; a virtual machine may hide it
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  constexpr unsigned kAvxVnni = 1u << 4;  // CPUID 7.1 EAX
+  f.avx_vnni = f.avx2 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & kAvxVnni) != 0;
   if (f.avx512_bf16 && f.avx512_vnni) {
-    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
     constexpr unsigned kAmx = 1u << 22 | 1u << 24 | 1u << 25;  // CPUID 7.0 EDX: AMX-BF16, AMX-TILE, AMX-INT8
     const bool has_tiles = __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & kAmx) == kAmx;
     f.amx = has_tiles && allow_amx();
@@ -91,6 +94,20 @@ const Features& features() {
   static const Features f = detect();
   return f;
 }
+
+#if LEWM_HAVE_AVX2
+Kernels make_avx2() {
+  Kernels table = avx2_kernels();
+#if LEWM_HAVE_AVX2_VNNI
+  if (features().avx_vnni) {
+    table.int8 = {Precision::int8, Precision::int16};
+    table.gemm[static_cast<int>(Precision::int8)] = avx2_vnni_int8();
+    table.gemm[static_cast<int>(Precision::int16)].run = avx2_vnni_int16();
+  }
+#endif
+  return table;
+}
+#endif
 
 #if LEWM_HAVE_AVX512
 // The table as this CPU can run it: a precision whose dot products it lacks has no entry.
@@ -176,8 +193,10 @@ const Kernels& kernels(Isa isa) {
   }
   switch (isa) {
 #if LEWM_HAVE_AVX2
-    case Isa::avx2:
-      return avx2_kernels();
+    case Isa::avx2: {
+      static const Kernels table = make_avx2();
+      return table;
+    }
 #endif
 #if LEWM_HAVE_AVX512
     case Isa::avx512: {
@@ -222,7 +241,7 @@ Precision precision_for_gpu(const Kernels& kernels) {
 
 Precision auto_precision(Isa isa) {
   if (isa == Isa::amx) return Precision::bf16;
-  if (isa == Isa::avx2) return Precision::int8;  // in 16-bit integers: 1.5 times fp32's speed
+  if (isa == Isa::avx2) return Precision::int8;  // with AVX-VNNI, or in 16-bit integers: 1.5 times fp32's speed
   if (isa == Isa::avx512) {
     if (has(kernels(isa), Precision::bf16) && !features().slow_bf16_dot) return Precision::bf16;
     if (has(kernels(isa), Precision::int8)) return Precision::int8;

@@ -31,7 +31,8 @@ Precision precision_for_gpu(const Kernels& kernels);
 
 // What precision "auto" means with an available instruction set, in C, C++ and Python: the fastest whose predicted
 // latents keep a cosine of 0.999 to fp32 without calibration. That is bf16 where the CPU has bf16 dot products faster
-// than fp32 ones, int8 with AVX-512 VNNI otherwise and with AVX2, which computes it in 16-bit integers, else fp32.
+// than fp32 ones, int8 with AVX-512 VNNI otherwise and with AVX2, which computes it in 16-bit integers if it lacks
+// AVX-VNNI, else fp32.
 Precision auto_precision(Isa isa);
 
 }  // namespace lewm::cpu

@@ -16,8 +16,11 @@ const Kernels& neon_kernels();
 using RunFullAttention = decltype(Kernels::full_attention);
 RunFullAttention avx512_fp32_attention();
 
-// GEMMs of the NEON tier for CPUs with the bf16 and the dot-product extension.
+// GEMMs of the AVX2 tier for CPUs with AVX-VNNI, and of the NEON tier for those with the bf16 and the dot-product
+// extension.
 using RunGemm = decltype(Gemm::run);
+Gemm avx2_vnni_int8();
+RunGemm avx2_vnni_int16();
 RunGemm neon_dot_bf16();
 RunGemm neon_dot_int8();
 

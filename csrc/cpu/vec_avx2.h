@@ -7,11 +7,13 @@
 
 #include "cpu/kernels.h"
 
-#define LEWM_SIMD avx2
+#ifndef LEWM_SIMD
+#define LEWM_SIMD avx2  // the namespace; kernels_avx2_vnni.cpp has these functions in one of its own
+#endif
 #define LEWM_INLINE static inline __attribute__((always_inline))
 #define LEWM_METHOD inline __attribute__((always_inline))
 
-namespace lewm::cpu::avx2 {
+namespace lewm::cpu::LEWM_SIMD {
 
 using F = __m256;   // kLanes floats
 using I = __m256i;  // kLanes 32-bit integers
@@ -19,10 +21,8 @@ constexpr int kLanes = 8;
 constexpr int kTileVectors = 2;  // of a GEMM register tile; its rows are the Dot types'
 // GEMM rows that stay in the second-level cache: beside them 512 KiB hold two panels of K = 2048.
 constexpr std::int64_t kBlockBytes = 250 << 10;
-// int8 models: vpmaddwd multiplies 16 pairs of int16 and adds neighbours exactly, where vpmaddubsw would saturate. Rows
-// and weights are int16, so that no instruction of the inner loop widens them, and then finer steps cost nothing.
-constexpr bool kHasInt8 = false, kHasInt16 = true, kHasInt24 = false;
-constexpr int kInt8ProductZero = 0;
+constexpr bool kHasInt8 = true, kHasInt16 = true, kHasInt24 = false;
+constexpr int kInt8ProductZero = kInt8Zero;  // still in the int8 dot products
 
 LEWM_INLINE I first_lanes(std::int64_t n) {
   const int count = n >= kLanes ? kLanes : n <= 0 ? 0 : static_cast<int>(n);
@@ -151,11 +151,16 @@ LEWM_INLINE std::int32_t largest_i(I x) {
   half = _mm_max_epi32(half, _mm_shuffle_epi32(half, _MM_SHUFFLE(1, 0, 3, 2)));
   return _mm_cvtsi128_si32(_mm_max_epi32(half, _mm_shuffle_epi32(half, _MM_SHUFFLE(2, 3, 0, 1))));
 }
-// The low half of each lane's bits.
+// The low bits of each lane, as many as an element has.
+LEWM_INLINE void store_low_bits(std::uint8_t* p, F x) {
+  const I low = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0xff));
+  const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
+}
 LEWM_INLINE void store_low_bits(std::int16_t* p, F x) {
   const I low = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0xffff));
   const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), words);
 }
 
-}  // namespace lewm::cpu::avx2
+}  // namespace lewm::cpu::LEWM_SIMD

@@ -12,7 +12,7 @@
 namespace lewm::python {
 namespace {
 
-constexpr const char* kPrecisionNames[kPrecisions] = {"fp32", "bf16", "int8"};
+constexpr const char* kPrecisionNames[kLayerPrecisions] = {"fp32", "bf16", "int8", "int16", "int24"};
 
 template <class Predicate>
 std::vector<std::string> isas_with(Predicate predicate) {
@@ -34,9 +34,15 @@ std::vector<std::string> precisions(const std::string& isa) {
   return names;
 }
 
+// What most layers of a model of `precision` are multiplied in.
+const char* layer_precision(const std::string& precision, const std::string& isa) {
+  const cpu::Kernels& kernels = cpu::kernels(isa_from_name(isa));
+  return precision_name(cpu::layer_precisions(kernels, precision_from_name(precision)).main);
+}
+
 // Of the CPU's weights that a GPU's are read from.
-std::string precision_for_gpu(const std::string& isa) {
-  return kPrecisionNames[static_cast<int>(cpu::precision_for_gpu(cpu::kernels(isa_from_name(isa))))];
+const char* precision_for_gpu(const std::string& isa) {
+  return precision_name(cpu::precision_for_gpu(cpu::kernels(isa_from_name(isa))));
 }
 
 // normals(seed, plan, iteration, problem, out): out[sample, element], the white noise of one iteration.
@@ -91,6 +97,7 @@ void bind_build(nb::module_& module) {
   module.def("isas_available", [] { return isas_with(cpu::isa_available); });
   module.def("active_isa", [] { return std::string(cpu::isa_name(cpu::active_isa())); });
   module.def("precisions", &precisions, nb::arg("isa"));
+  module.def("layer_precision", &layer_precision, nb::arg("precision"), nb::arg("isa"));
   module.def("precision_for_gpu", &precision_for_gpu, nb::arg("isa"));
   module.def(
       "auto_precision", [](const std::string& isa) { return precision_name(cpu::auto_precision(isa_from_name(isa))); },

@@ -17,13 +17,16 @@ def build_info() -> dict[str, Any]:
     """Facts about the compiled core and this machine, as ``lewm doctor`` prints them.
 
     Returns a dict: ``version``; ``isas_built``, ``isas_available`` (lists of instruction-set names), ``isa`` (the one
-    in use); ``threads`` (cores available to this process); ``precisions`` (of the instruction set in use),
-    ``precision`` (what ``precision="auto"`` means here) and ``precision_reason``; ``cuda`` (whether ``device="cuda"``
-    works), ``cuda_reason`` (why not, and what to do) and ``cuda_module`` (where the CUDA module is or was looked for).
+    in use); ``threads`` (cores available to this process); ``precisions`` (of the instruction set in use) and
+    ``multiplied_in`` (a dict: what most layers of a model of each are multiplied in, "fp32", "bf16", "int8", "int16"
+    or "int24"); ``precision`` (what ``precision="auto"`` means here) and ``precision_reason``; ``cuda`` (whether
+    ``device="cuda"`` works), ``cuda_reason`` (why not, and what to do) and ``cuda_module`` (where the CUDA module is or
+    was looked for).
     """
     from lewm import _core
 
     precision, reason = choose_precision("auto")
+    precisions = _core.precisions(_core.active_isa())
     gpus, cuda_reason, cuda_module = _core.cuda_module()
     return {
         "version": __version__,
@@ -31,7 +34,8 @@ def build_info() -> dict[str, Any]:
         "isas_available": _core.isas_available(),
         "isa": _core.active_isa(),
         "threads": _core.available_threads(),
-        "precisions": _core.precisions(_core.active_isa()),
+        "precisions": precisions,
+        "multiplied_in": {name: _core.layer_precision(name, _core.active_isa()) for name in precisions},
         "precision": precision,
         "precision_reason": reason,
         "cuda": gpus > 0,
@@ -44,7 +48,7 @@ def choose_precision(precision: str, isa: str = "") -> tuple[str, str]:
     """The precision that a request means for an instruction set ("": the active one), and why.
 
     "auto" is the core's choice, in C too: bf16 where the CPU has bf16 dot products faster than fp32 ones; int8 with
-    AVX-512 VNNI otherwise, and with AVX2, which computes it in 16-bit integers; else fp32.
+    AVX-512 VNNI otherwise, and with AVX2, which computes it in 16-bit integers if it lacks AVX-VNNI; else fp32.
 
     Raises:
         ValueError: no such precision.
@@ -63,7 +67,7 @@ def choose_precision(precision: str, isa: str = "") -> tuple[str, str]:
             f"{isa} has fast bf16 dot products here, and bf16 keeps latents within cosine 0.999 of fp32",
         )
     if chosen == "int8":
-        bits = "10 to 12" if isa == "avx2" else "8"
+        bits = "10 to 12" if _core.layer_precision("int8", isa) == "int16" else "8"
         reason = f"{bits} bits here, faster than fp32 and bf16, and latents stay within cosine 0.999 of fp32"
         return chosen, f"{isa} computes int8 with {reason}"
     return chosen, f"{isa} has no fast dot products of fewer bits here"

@@ -44,13 +44,18 @@ inline const char* name(Precision precision) {
 constexpr Precision kAllPrecisions[] = {Precision::fp32, Precision::bf16, Precision::int8, Precision::int16,
                                         Precision::int24};
 
-// body(table, precision) for every tier and each precision that it has.
+// body(table, precision) for every tier and each precision that it has, and for the AVX2 tier's own GEMMs where this
+// CPU runs substitutes.
 template <class Body>
 void for_tiers(Body body) {
-  for (Isa isa : tiers()) {
-    const Kernels& tier = kernels(isa);
+  std::vector<const Kernels*> tables;
+  for (Isa isa : tiers()) tables.push_back(&kernels(isa));
+#if LEWM_HAVE_AVX2
+  if (isa_available(Isa::avx2)) tables.push_back(&avx2_kernels());
+#endif
+  for (const Kernels* table : tables) {
     for (Precision p : kAllPrecisions) {
-      if (tier.gemm[static_cast<int>(p)].run) body(tier, p);
+      if (table->gemm[static_cast<int>(p)].run) body(*table, p);
     }
   }
 }

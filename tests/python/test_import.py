@@ -118,6 +118,7 @@ def test_build_info_is_consistent() -> None:
     assert info["version"] == lewm.__version__
     assert set(info["isas_available"]) <= set(info["isas_built"]) and "scalar" in info["isas_available"]
     assert info["isa"] in info["isas_available"] and info["precision"] in info["precisions"]
+    assert list(info["multiplied_in"]) == info["precisions"]
     assert info["threads"] >= 1
 
 
