@@ -229,6 +229,23 @@ def test_short_episodes_are_left_out_and_only_short_ones_refused(tmp_path: Path)
         TrajectoryDataset(path, FRAMES, SKIP, episodes=[1])
 
 
+@pytest.mark.parametrize(
+    ("options", "pickled"),
+    [({}, False), ({}, True), ({"chunks": (1, *FRAME), "compression": "gzip"}, True)],
+    ids=["raw", "raw, pickled", "gzip, pickled"],
+)
+def test_frames_of_another_file_are_not_taken_for_its_own(
+    tmp_path: Path, options: dict[str, object], pickled: bool
+) -> None:
+    path = write(tmp_path / "data.h5", columns_of(), **options)
+    data = TrajectoryDataset(path, FRAMES, SKIP, in_memory=False)
+    os.replace(write(tmp_path / "other.h5", columns_of((14, 6, 5, 9)), **options), path)
+    if pickled:
+        data = pickle.loads(pickle.dumps(data))
+    with pytest.raises(lewm.Error, match="has been replaced"):
+        data[0]
+
+
 def test_a_pickled_data_set_reads_on(tmp_path: Path) -> None:
     data = TrajectoryDataset(write(tmp_path / "a.h5", columns_of()), FRAMES, SKIP, in_memory=False)
     first = data[3]
