@@ -137,6 +137,22 @@ def test_other_attributes_are_refused(tmp_path: Path) -> None:
         EpisodeWriter(tmp_path / "a.h5", attributes={"env": "x"})
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_an_episode_is_not_written_into_a_file_that_is_gone(tmp_path: Path, replaced: bool) -> None:
+    path = tmp_path / "a.h5"
+    with EpisodeWriter(path) as writer:
+        writer.write_episode(episode(5, 0))
+        writer.write_episode(episode(5, 1))
+        path.rename(tmp_path / "moved.h5")
+        if replaced:
+            path.write_text("another's")
+        for seed in (2, 3):
+            with pytest.raises(lewm.Error, match="was removed or replaced"):
+                writer.write_episode(episode(5, seed))
+    assert_holds(tmp_path / "moved.h5", [episode(5, 0), episode(5, 1)])
+    assert (path.read_text() if path.exists() else "another's") == "another's"
+
+
 def test_bad_places_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="does not exist"):
         EpisodeWriter(tmp_path / "no" / "a.h5")

@@ -119,6 +119,7 @@ class EpisodeWriter:
                 an action is not finite, or a number does not fit the file's type.
             TypeError: pixels are not uint8, or a column does not hold numbers.
             OSError: the disk is full, or another reason not to write: this and all later episodes are left out.
+            lewm.Error: the file was removed or replaced since the last episode.
         """
         arrays = _checked_episode(columns)
         with self._one_at_a_time, _interrupts_held_back():
@@ -206,6 +207,8 @@ class EpisodeWriter:
 
     def _commit(self) -> None:
         assert self._file is not None and self._journal is not None
+        if not self._journal.in_place():
+            raise Error(f"{self.path}: the file was removed or replaced while it was being written")
         self._file.flush()
         self._journal.commit()
 
