@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lewm.analysis.geometry import effective_rank, principal_plane, straightness
-from lewm.analysis.surprise import paired_test
+from lewm.analysis.surprise import paired_test, surprise_test
 
 pytest.importorskip("sklearn")
 
@@ -150,6 +150,15 @@ def test_paired_test_is_the_textbook_statistic(rng):
 def test_paired_test_of_equal_series_finds_nothing():
     same = np.ones(5, np.float32)
     assert not paired_test("colour", same, same).significant
+    more, less = paired_test("colour", same + 1, same), paired_test("colour", same, same + 1)
+    assert more.significant and more.t == more.effect_size == np.inf
+    assert not less.significant and less.t == less.effect_size == -np.inf
+
+
+@pytest.mark.parametrize("options", [{"pairs": 1}, {"pairs": 2.0}, {"blocks": 1}, {"seed": -1}])
+def test_surprise_names_what_is_out_of_range(options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))}: expected an int of at least"):
+        surprise_test(None, None, None, **{"kinds": ["teleport"], **options})
 
 
 @pytest.mark.parametrize("wrong", [np.ones(1, np.float32), np.ones((2, 2), np.float32)])
