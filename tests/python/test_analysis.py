@@ -11,6 +11,7 @@ from lewm.analysis.surprise import paired_test, surprise_test
 pytest.importorskip("sklearn")
 
 from lewm.analysis.probe import (
+    Split,
     angles_as_waves,
     pixel_components,
     probe_features,
@@ -104,6 +105,23 @@ def test_whitened_features_are_uncorrelated_and_of_unit_variance(rng):
     variance = np.diag(covariance)
     np.testing.assert_allclose(covariance - np.diag(variance), 0.0, atol=1e-5)
     assert 0.95 < variance.min() <= variance.max() < 1.0
+
+
+@pytest.mark.parametrize(("regressor", "least"), [("linear", 2), ("mlp", 11)])
+def test_too_few_training_rows_are_refused(rng, regressor, least):
+    for rows in (least - 1, least):
+        episode = np.arange(rows + 1)
+        split = Split(train=episode[:rows], test=episode[rows:])
+        features, targets = rng.normal(size=(2, rows + 1, 1)).astype(np.float32)
+        arguments = (features, {"state": targets}, episode, split)
+        if rows < least:
+            with pytest.raises(
+                ValueError, match=f"split: expected at least {least} training rows, got {rows}"
+            ):
+                probe_features(*arguments, label="code", regressors=(regressor,))
+        else:
+            (score,) = probe_features(*arguments, label="code", regressors=(regressor,))
+            assert np.isfinite(score.mse)
 
 
 def test_probes_of_the_same_latent_for_everything_read_nothing(rng):
