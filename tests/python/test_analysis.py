@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from lewm.analysis.geometry import effective_rank, principal_plane, straightness
-from lewm.analysis.surprise import paired_test
+from lewm.analysis.surprise import paired_test, surprise_test
 
 pytest.importorskip("sklearn")
 
 from lewm.analysis.probe import (
+    Split,
     angles_as_waves,
     pixel_components,
     probe_features,
@@ -106,6 +107,23 @@ def test_whitened_features_are_uncorrelated_and_of_unit_variance(rng):
     assert 0.95 < variance.min() <= variance.max() < 1.0
 
 
+@pytest.mark.parametrize(("regressor", "least"), [("linear", 2), ("mlp", 11)])
+def test_too_few_training_rows_are_refused(rng, regressor, least):
+    for rows in (least - 1, least):
+        episode = np.arange(rows + 1)
+        split = Split(train=episode[:rows], test=episode[rows:])
+        features, targets = rng.normal(size=(2, rows + 1, 1)).astype(np.float32)
+        arguments = (features, {"state": targets}, episode, split)
+        if rows < least:
+            with pytest.raises(
+                ValueError, match=f"split: expected at least {least} training rows, got {rows}"
+            ):
+                probe_features(*arguments, label="code", regressors=(regressor,))
+        else:
+            (score,) = probe_features(*arguments, label="code", regressors=(regressor,))
+            assert np.isfinite(score.mse)
+
+
 def test_probes_of_the_same_latent_for_everything_read_nothing(rng):
     episode = np.repeat(np.arange(10), 10)
     split = split_episodes(episode, 0.2, seed=0)
@@ -150,6 +168,15 @@ def test_paired_test_is_the_textbook_statistic(rng):
 def test_paired_test_of_equal_series_finds_nothing():
     same = np.ones(5, np.float32)
     assert not paired_test("colour", same, same).significant
+    more, less = paired_test("colour", same + 1, same), paired_test("colour", same, same + 1)
+    assert more.significant and more.t == more.effect_size == np.inf
+    assert not less.significant and less.t == less.effect_size == -np.inf
+
+
+@pytest.mark.parametrize("options", [{"pairs": 1}, {"pairs": 2.0}, {"blocks": 1}, {"seed": -1}])
+def test_surprise_names_what_is_out_of_range(options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))}: expected an int of at least"):
+        surprise_test(None, None, None, **{"kinds": ["teleport"], **options})
 
 
 @pytest.mark.parametrize("wrong", [np.ones(1, np.float32), np.ones((2, 2), np.float32)])

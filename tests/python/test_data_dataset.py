@@ -214,8 +214,12 @@ def test_a_split_is_by_episode_disjoint_and_repeatable(tmp_path: Path) -> None:
     assert val.action_scaling == data.action_scaling
     starts = {int(row) // 8 for row in val.window_starts(range(len(val)))}
     assert starts == set(val.episodes.tolist())
-    with pytest.raises(ValueError, match="fraction"):
-        data.split(0.0)
+    for fraction in (0.0, "0.1"):
+        with pytest.raises(ValueError, match="fraction: expected a number between 0 and 1"):
+            data.split(fraction)
+    for seed in (-1, 0.5):
+        with pytest.raises(ValueError, match="seed: expected an int of at least 0"):
+            data.split(0.2, seed=seed)
     with pytest.raises(ValueError, match="none to train on"):
         data.subset([0]).split(0.5)
 
@@ -225,8 +229,30 @@ def test_short_episodes_are_left_out_and_only_short_ones_refused(tmp_path: Path)
     assert TrajectoryDataset(path, FRAMES, SKIP).episodes.tolist() == [0, 2, 3]
     with pytest.raises(ValueError, match=r"a window needs 30 rows .* has 14"):
         TrajectoryDataset(path, 15, 2)
+    with pytest.raises(ValueError, match=rf"a window needs {2**64} rows .* has 14"):
+        TrajectoryDataset(path, 1, 2**64)
     with pytest.raises(ValueError, match="a window needs 6 rows"):
         TrajectoryDataset(path, FRAMES, SKIP, episodes=[1])
+    none = {name: np.zeros(0, np.int64) for name in ("ep_len", "ep_offset")}
+    with pytest.raises(lewm.Error, match="expected episodes, it holds none"):
+        TrajectoryDataset(write(tmp_path / "none.h5", {**columns_of(), **none}))
+
+
+@pytest.mark.parametrize(
+    ("options", "pickled"),
+    [({}, False), ({}, True), ({"chunks": (1, *FRAME), "compression": "gzip"}, True)],
+    ids=["raw", "raw, pickled", "gzip, pickled"],
+)
+def test_frames_of_another_file_are_not_taken_for_its_own(
+    tmp_path: Path, options: dict[str, object], pickled: bool
+) -> None:
+    path = write(tmp_path / "data.h5", columns_of(), **options)
+    data = TrajectoryDataset(path, FRAMES, SKIP, in_memory=False)
+    write(tmp_path / "other.h5", columns_of((14, 6, 5, 9)), **options).replace(path)
+    if pickled:
+        data = pickle.loads(pickle.dumps(data))
+    with pytest.raises(lewm.Error, match="has been replaced"):
+        data[0]
 
 
 def test_a_pickled_data_set_reads_on(tmp_path: Path) -> None:

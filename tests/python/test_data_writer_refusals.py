@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import lewm
-from lewm.data import EpisodeWriter
+from lewm.data import EpisodeFile, EpisodeWriter
 from writer_helpers import assert_holds, episode
 
 
@@ -74,7 +74,7 @@ def test_an_action_that_is_no_number_is_refused(tmp_path: Path, value: float) ->
         writer.write_episode(columns)
 
 
-@pytest.mark.parametrize("name", ["obs/state", "", ".", "..", "a\0b", 3])
+@pytest.mark.parametrize("name", ["obs/state", "", ".", "..", "a\0b", "a\udcff", 3])
 def test_a_name_that_is_none_of_a_column_is_refused(tmp_path: Path, name: str) -> None:
     with EpisodeWriter(tmp_path / "a.h5") as writer:
         with pytest.raises(ValueError, match="columns: expected names without '/', got "):
@@ -104,7 +104,9 @@ def test_a_column_of_nothing_or_of_several_lengths_is_named(
         ("env", None, TypeError, "attributes: env: expected a number or a string, got NoneType"),
         ("sizes", [1, 2], TypeError, "attributes: sizes: expected a number or a string, got list"),
         ("sizes", np.arange(2), TypeError, "attributes: sizes: expected a number or a string, got ndarray"),
-        ("env", "a\0b", ValueError, "attributes: env: expected text without NUL"),
+        ("env", "a\0b", ValueError, "attributes: env: expected text that UTF-8 holds, without NUL"),
+        ("env", "a\udcff", ValueError, "attributes: env: expected text that UTF-8 holds, without NUL"),
+        ("a\udcff", 1, ValueError, "attributes: expected names, got"),
         ("seed", 2**64, ValueError, "attributes: seed: expected an integer of 64 bits"),
         ("", 1, ValueError, "attributes: expected names, got ''"),
     ],
@@ -135,6 +137,29 @@ def test_other_attributes_are_refused(tmp_path: Path) -> None:
         EpisodeWriter(tmp_path / "a.h5", attributes={"seed": 2})
     with pytest.raises(ValueError, match="env: expected 'x'"):
         EpisodeWriter(tmp_path / "a.h5", attributes={"env": "x"})
+
+
+def test_text_of_numpy_is_an_attribute(tmp_path: Path) -> None:
+    for _ in range(2):
+        with EpisodeWriter(tmp_path / "a.h5", attributes={"env": np.str_("x")}) as writer:
+            writer.write_episode(episode(5))
+    assert EpisodeFile(tmp_path / "a.h5").attributes == {"env": "x"}
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_an_episode_is_not_written_into_a_file_that_is_gone(tmp_path: Path, replaced: bool) -> None:
+    path = tmp_path / "a.h5"
+    with EpisodeWriter(path) as writer:
+        writer.write_episode(episode(5, 0))
+        writer.write_episode(episode(5, 1))
+        path.rename(tmp_path / "moved.h5")
+        if replaced:
+            path.write_text("another's")
+        for seed in (2, 3):
+            with pytest.raises(lewm.Error, match="was removed or replaced"):
+                writer.write_episode(episode(5, seed))
+    assert_holds(tmp_path / "moved.h5", [episode(5, 0), episode(5, 1)])
+    assert (path.read_text() if path.exists() else "another's") == "another's"
 
 
 def test_bad_places_are_refused(tmp_path: Path) -> None:

@@ -279,6 +279,14 @@ def test_second_derivative_is_refused():
         gradient.sum().backward()
 
 
+def test_forward_mode_is_refused():
+    z = embeddings(2, 5, 4)
+    with pytest.raises(RuntimeError, match="forward-mode"):
+        torch.func.jvp(lambda z: sigreg(z, seed=0, num_proj=4), (z,), (torch.ones_like(z),))
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(RuntimeError, match="forward-mode"):
+        sigreg(torch.autograd.forward_ad.make_dual(z, torch.ones_like(z)), seed=0, num_proj=4)
+
+
 def test_no_gradient_is_made_unasked():
     z = embeddings(2, 5, 4)
     _, gradient = torch.ops.lewm.sigreg(z, None, torch.tensor(0), 4, 17, 3.0, None, None, 1.0, False)
@@ -302,11 +310,17 @@ Z = torch.zeros(2, 5, 4)
         (ValueError, r"z: .* no size 0, got \(2, 0, 4\)", Z[:, :0], {}),
         (TypeError, r"z: expected a torch tensor, got ndarray", Z.numpy(), {}),
         (TypeError, r"z: expected a floating dtype, got torch.int64", Z.long(), {}),
-        (ValueError, r"num_proj: expected at least 1, got 0", Z, {"num_proj": 0}),
-        (ValueError, r"knots: expected at least 2, got 1", Z, {"knots": 1}),
+        (ValueError, r"num_proj: expected an int of at least 1, got 0", Z, {"num_proj": 0}),
+        (ValueError, r"num_proj: expected an int of at least 1, got 8.0", Z, {"num_proj": 8.0}),
+        (ValueError, r"knots: expected an int of at least 2, got 1", Z, {"knots": 1}),
+        (ValueError, r"knots: expected an int of at least 2, got '17'", Z, {"knots": "17"}),
+        (TypeError, r"t_max: expected a number, got '3'", Z, {"t_max": "3"}),
         (ValueError, r"t_max: expected a positive number, got -1", Z, {"t_max": -1.0}),
         (ValueError, r"t_max: expected a positive number, got nan", Z, {"t_max": math.nan}),
-        (ValueError, r"seed: expected 0 <= seed < 2\*\*63, got -1", Z, {"seed": -1}),
+        (ValueError, r"seed: expected an int of at least 0, got -1", Z, {"seed": -1}),
+        (ValueError, r"seed: expected an int of at least 0, got 0.5", Z, {"seed": 0.5}),
+        (ValueError, r"seed: expected an int of at least 0, got tensor\(5\)", Z, {"seed": torch.tensor(5)}),
+        (ValueError, r"seed: expected 0 <= seed < 2\*\*63, got 9223372036854775808", Z, {"seed": 2**63}),
         (ValueError, r"directions: expected \(4, M\), got \(3, 8\)", Z, {"directions": unit_columns(3, 8)}),
         (ValueError, r"directions: expected \(4, M\), got \(4,\)", Z, {"directions": torch.ones(4)}),
         (

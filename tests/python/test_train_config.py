@@ -70,6 +70,13 @@ def test_texts_are_taken_as_they_stand():
     assert parse_overrides(words) == expected
 
 
+def test_settings_in_the_place_of_a_path_are_named():
+    with pytest.raises(TypeError, match="config: expected a TrainConfig or a YAML file's path, got dict"):
+        lewm.train({"steps": 3})
+    with pytest.raises(TypeError, match="resume: expected a folder's path, got TrainConfig"):
+        lewm.train(resume=TrainConfig())
+
+
 @pytest.mark.parametrize("word", ["lr", "=3", "lr=[1"])
 def test_malformed_overrides_are_refused(word):
     with pytest.raises(ValueError, match=r"expected key=value|not a value that YAML reads"):

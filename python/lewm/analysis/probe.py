@@ -28,6 +28,7 @@ __all__ = [
 Array = NDArray[np.float32]
 
 _NOISE_FLOOR = 1e-3  # of a component's variance, relative to the largest
+_LEAST_MLP_ROWS = 11  # early stopping sets a tenth of them aside, and scikit-learn wants two there
 _PCA_SIDE = 64  # pixels; larger frames are averaged down before their components are computed
 
 
@@ -178,8 +179,11 @@ def probe_features(
         progress: called with a line before each fit.
 
     Raises:
-        ValueError: the arrays disagree in length, or an unknown regressor.
+        ValueError: the arrays disagree in length, there are too few training rows, or an unknown regressor.
     """
+    least = _LEAST_MLP_ROWS if "mlp" in regressors else 2
+    if len(split.train) < least:
+        raise ValueError(f"split: expected at least {least} training rows, got {len(split.train)}")
     for name, values in targets.items():
         if len(values) != len(features):
             raise ValueError(f"{name}: expected {len(features)} rows, got {len(values)}")

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lewm.arrays import at_least
+
 if TYPE_CHECKING:
     from lewm.envs.base import GoalEnv, Policy
     from lewm.model import Model
 
-__all__ = ["PairedTest", "Trajectory", "paired_test", "play", "surprise_of"]
+__all__ = ["PairedTest", "Trajectory", "paired_test", "play", "surprise_of", "surprise_test"]
 
 Array = NDArray[np.float32]
 
@@ -132,8 +134,8 @@ def paired_test(kind: str, perturbed: Array, unperturbed: Array) -> PairedTest:
     difference = perturbed.astype(np.float64) - unperturbed.astype(np.float64)
     spread = difference.std(ddof=1)
     if spread == 0.0:  # nothing moved, or all pairs moved alike: the t statistic is 0 or infinite
-        t, p = (0.0, 1.0) if difference[0] == 0.0 else (float("inf"), 0.0)
-        size = 0.0 if difference[0] == 0.0 else float("inf")
+        t = size = float(np.copysign(np.inf, difference[0])) if difference[0] else 0.0
+        p = 0.0 if difference[0] else 1.0
     else:
         t, p = (float(value) for value in stats.ttest_rel(perturbed, unperturbed))
         size = float(difference.mean() / spread)
@@ -154,14 +156,19 @@ def surprise_test(
     """Plays `pairs` episodes in every variant and tests each perturbation against the unperturbed one.
 
     Args:
-        pairs: N.
-        blocks: T; the perturbation happens after T // 2.
+        pairs: N, at least 2.
+        blocks: T, at least 2; the perturbation happens after T // 2.
         kinds: of ``env.perturbations``; None: all of them.
         progress: called with the number of finished pairs.
 
     Returns:
         One test per kind, and the surprises over time, "none" and kind -> (N, T).
+
+    Raises:
+        ValueError: a number is out of range, or the environment knows no such perturbation.
     """
+    for name, value, least in (("pairs", pairs, 2), ("blocks", blocks, 2), ("seed", seed, 0)):
+        at_least(name, value, least)
     kinds = tuple(env.perturbations if kinds is None else kinds)
     if not kinds:
         raise ValueError(f"kinds: {env.env_id} knows no perturbation")

@@ -80,6 +80,8 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
             if name in self.columns:
                 raise ValueError(f"columns: {name!r} is in every window already")
         self.file = EpisodeFile(path)
+        if not self.file.episodes:
+            raise Error(f"{path}: expected episodes, it holds none")
         pixels = self.file.column("pixels")
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3 or 0 in pixels.shape:
             raise Error(f"{path}: pixels: expected (N, H, W, 3) uint8, got {pixels.shape} {pixels.dtype}")
@@ -141,10 +143,11 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
         """(training, validation): whole episodes, ``fraction`` of them for validation; the same for the same seed.
 
         Raises:
-            ValueError: one of the two would be empty.
+            ValueError: one of the two would be empty, or ``seed`` is no int of at least 0.
         """
-        if not 0.0 < fraction < 1.0:
+        if isinstance(fraction, str) or not 0.0 < fraction < 1.0:
             raise ValueError(f"fraction: expected a number between 0 and 1, got {fraction!r}")
+        at_least("seed", seed, 0)
         held_out = max(1, round(len(self.episodes) * fraction))
         if held_out >= len(self.episodes):
             raise ValueError(f"fraction: {fraction} of {len(self.episodes)} episodes leaves none to train on")
@@ -158,9 +161,9 @@ class TrajectoryDataset(Dataset[dict[str, Tensor]]):
             raise ValueError(
                 f"episodes: expected indices below {total}, got {chosen.min()} to {chosen.max()}"
             )
-        windows = np.maximum(self.file.lengths[chosen] - self.span + 1, 0)
+        longest = int(self.file.lengths[chosen].max(initial=0))
+        windows = np.maximum(self.file.lengths[chosen] - min(self.span, longest + 1) + 1, 0)
         if not windows.sum():
-            longest = self.file.lengths[chosen].max(initial=0)
             raise ValueError(
                 f"{self.file.path}: a window needs {self.span} rows ({self.frames} frames, frame_skip "
                 f"{self.frame_skip}), the longest of {len(chosen)} episodes has {longest}"

@@ -42,7 +42,7 @@ class EpisodeFile:
     """An HDF5 file of episodes, open for reading; `lengths` and `offsets` are (E,) int64.
 
     Handles are opened when they are first needed, once per process, so that an instance may be pickled or
-    inherited by the workers of a loader.
+    inherited by the workers of a loader. The file may grow in the meantime, but not be replaced.
 
     Args:
         path: the file. An interrupted commit of `EpisodeWriter` is completed first.
@@ -60,6 +60,7 @@ class EpisodeFile:
         self._handle: h5py.File | None = None
         self._descriptor = -1
         self._process = -1
+        self._identity: tuple[int, int] | None = None  # device and inode of the file that was opened first
         self._layouts: dict[str, tuple[tuple[int, ...], np.dtype[Any], _RawPlaces | None]] = {}
         self.lengths, self.offsets = self._read_bookkeeping()
 
@@ -189,8 +190,23 @@ class EpisodeFile:
     def _raw_descriptor(self) -> int:
         self._leave_parents_handles()
         if self._descriptor < 0:
-            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self._require_same(descriptor)
+            except Error:
+                os.close(descriptor)
+                raise
+            self._descriptor = descriptor
         return self._descriptor
+
+    def _require_same(self, descriptor: int) -> None:
+        """Raises lewm.Error unless the descriptor is of the file that was opened first, whose rows are known."""
+        status = os.fstat(descriptor)
+        found = status.st_dev, status.st_ino
+        if self._identity is None:
+            self._identity = found
+        elif self._identity != found:
+            raise Error(f"{self.path}: the file has been replaced since it was opened; open it again")
 
     def _leave_parents_handles(self) -> None:
         """After a fork the handles belong to the parent; this process opens its own."""
@@ -203,6 +219,7 @@ class EpisodeFile:
             if any(_shares_chunks(item) for item in file.values()):
                 file.close()
                 file = self._open_with(_CACHE_BYTES)
+            self._require_same(file.id.get_vfd_handle())
             register_filters(file.values())
             return file
 

@@ -280,6 +280,13 @@ class JournaledFile(io.RawIOBase):
         self._pages.clear()
         self._committed = self._size
 
+    def in_place(self) -> bool:
+        """Whether the path still names this file."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
+
     def sync(self) -> None:
         """Waits until the committed state is on the disk; what was written since is not committed."""
         os.fsync(self._descriptor)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lewm.checkpoint.atomic import replace_file
+from lewm.checkpoint.safetensors import is_unicode
 from lewm.data.episode_file import hdf5_errors, register_filters
 from lewm.data.journal import JournaledFile, apply_journal, journal_path, writer_lock
 from lewm.errors import Error
@@ -119,6 +120,7 @@ class EpisodeWriter:
                 an action is not finite, or a number does not fit the file's type.
             TypeError: pixels are not uint8, or a column does not hold numbers.
             OSError: the disk is full, or another reason not to write: this and all later episodes are left out.
+            lewm.Error: the file was removed or replaced since the last episode.
         """
         arrays = _checked_episode(columns)
         with self._one_at_a_time, _interrupts_held_back():
@@ -206,6 +208,8 @@ class EpisodeWriter:
 
     def _commit(self) -> None:
         assert self._file is not None and self._journal is not None
+        if not self._journal.in_place():
+            raise Error(f"{self.path}: the file was removed or replaced while it was being written")
         self._file.flush()
         self._journal.commit()
 
@@ -343,15 +347,23 @@ def _outside(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 def _checked_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in attributes.items():
-        if not isinstance(name, str) or not name or "\0" in name:
+        if not isinstance(name, str) or not name or not _is_text(name):
             raise ValueError(f"attributes: expected names, got {name!r}")
         if not isinstance(value, (str, bool, int, float, np.number, np.bool_)):
             raise TypeError(f"attributes: {name}: expected a number or a string, got {type(value).__name__}")
-        if isinstance(value, str) and "\0" in value:
-            raise ValueError(f"attributes: {name}: expected text without NUL, got {value!r:.80}")
+        if isinstance(value, str) and not _is_text(value):
+            raise ValueError(
+                f"attributes: {name}: expected text that UTF-8 holds, without NUL, got {value!r:.80}"
+            )
         if isinstance(value, int) and not -(2**63) <= value < 2**64:
             raise ValueError(f"attributes: {name}: expected an integer of 64 bits, got {value!r:.80}")
-    return dict(attributes)
+    # h5py has no type for numpy's text, which is a str.
+    return {name: str(value) if isinstance(value, str) else value for name, value in attributes.items()}
+
+
+def _is_text(value: str) -> bool:
+    """Whether HDF5 holds it."""
+    return is_unicode(value) and "\0" not in value
 
 
 def _checked_episode(columns: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
@@ -380,7 +392,7 @@ def _checked_episode(columns: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]
 
 
 def _as_column(name: str, values: ArrayLike) -> NDArray[Any]:
-    if not isinstance(name, str) or not name.strip(".") or "/" in name or "\0" in name:
+    if not isinstance(name, str) or not name.strip(".") or "/" in name or not _is_text(name):
         raise ValueError(f"columns: expected names without '/', got {name!r}")
     try:
         return np.asarray(values)

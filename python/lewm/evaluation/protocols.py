@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def evaluate(
         episodes: of the strict protocol.
         goal_offset: recorded steps between start and goal.
         budget: environment steps that an episode may take; 50, or 150 at goal_offset 100, by default.
-        seeds: each draws tasks and plans anew.
+        seeds: different ones; each draws tasks and plans anew.
         replan_every: blocks executed of a plan; all by default.
         context: frames shown to the model; 1 by default.
         recorded: episodes, those trained on, from which plans begin: with the cheapest of ``proposals`` (128 by
@@ -141,11 +141,12 @@ def evaluate(
             loaded, as for `lewm.load`.
 
     Raises:
-        ValueError: an option is out of range, the file names no environment, or has too few starts.
+        ValueError, TypeError: an option is out of range, the file names no environment, or has too few starts.
         lewm.Error: the model does not fit the environment, or one of the files is not what it should be.
     """
     if agent not in _AGENTS:
         raise ValueError(f"agent: expected one of {', '.join(_AGENTS)}, got {agent!r}")
+    seeds = _checked_seeds(seeds)
     if agent == "gcbc":
         planning = {"replan_every": replan_every, "context": context, "recorded": recorded, **planner}
         planning |= {"proposals": proposals, "precision": precision, "threads": threads}
@@ -172,7 +173,7 @@ def evaluate(
         else:
             make_agent, settings, prepare = _planning(
                 model,
-                _checked_seeds(seeds),
+                seeds,
                 replan_every,
                 1 if context is None else context,
                 recorded,
@@ -399,10 +400,14 @@ def _labelled(progress: Progress | None, label: str) -> Callable[[int, int], Non
     return lambda done, total: progress(label, done, total)
 
 
-def _checked_seeds(seeds: Sequence[int]) -> list[int]:
+def _checked_seeds(seeds: Iterable[int]) -> list[int]:
+    if not isinstance(seeds, Iterable):
+        raise TypeError(f"seeds: expected a sequence of ints, got {seeds!r}")
     checked = [at_least("seeds", seed, 0) for seed in seeds]
     if not checked:
         raise ValueError("seeds: expected at least one")
+    if len(set(checked)) < len(checked):  # the same tasks would count as new ones
+        raise ValueError(f"seeds: expected each once, got {checked}")
     return checked
 
 

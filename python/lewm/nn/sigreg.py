@@ -3,7 +3,7 @@
 CPU tensors in float32 or bfloat16 go to the compiled kernels, CUDA tensors to those of the CUDA module where it works
 (`lewm.nn.sigreg_cuda`), everything else (other devices, float64, a copy of lewm without its extension) to
 `lewm.nn.sigreg_plain`, with the same results: directions depend on the seed alone. The
-operators work under ``torch.compile``; they refuse ``vmap`` and a second derivative.
+operators work under ``torch.compile``; they refuse ``vmap``, forward-mode derivatives and a second derivative.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
+from lewm.arrays import at_least
 from lewm.nn import sigreg_cuda
 from lewm.nn import sigreg_plain as plain
 
@@ -67,9 +69,11 @@ def sigreg(
 
     Raises:
         ValueError: a shape, size, range or device does not fit; the message names the argument.
-        TypeError: `z` or `directions` is not of a floating dtype.
+        TypeError: `z` or `directions` is not of a floating dtype, or `t_max` no number.
+        RuntimeError: a derivative other than the first one of reverse mode is asked for.
     """
     _check(z, directions, num_proj, knots, t_max, seed, process_group)
+    _refuse_forward_mode(z)
     if pooled:
         z = z.reshape(1, -1, z.shape[-1])
     if z.dtype == torch.float16:
@@ -145,10 +149,10 @@ class SIGReg(nn.Module):
 
 
 def _check_sizes(num_proj: int, knots: int, t_max: float) -> None:
-    if num_proj < 1:
-        raise ValueError(f"num_proj: expected at least 1, got {num_proj}")
-    if knots < 2:
-        raise ValueError(f"knots: expected at least 2, got {knots}")
+    at_least("num_proj", num_proj)
+    at_least("knots", knots, 2)
+    if isinstance(t_max, (str, bool)):
+        raise TypeError(f"t_max: expected a number, got {t_max!r}")
     if not 0 < t_max < math.inf:
         raise ValueError(f"t_max: expected a positive number, got {t_max}")
 
@@ -172,7 +176,7 @@ def _check(
     # A rank may be left without samples, a whole batch may not.
     if z.shape[0] == 0 or z.shape[2] == 0 or (z.shape[1] == 0 and process_group is None):
         raise ValueError(f"z: expected (T, B, D) with no size 0, got {tuple(z.shape)}")
-    if seed is not None and not 0 <= seed < _SEEDS:
+    if seed is not None and at_least("seed", seed, 0) >= _SEEDS:
         raise ValueError(f"seed: expected 0 <= seed < 2**63, got {seed}")
     if directions is None:
         return
@@ -376,6 +380,12 @@ def _backward(ctx, grad_value, _grad_gradient):
 
 def _refuse_second_derivative(ctx, grad):
     raise RuntimeError("sigreg: a second derivative (create_graph=True) is not supported")
+
+
+def _refuse_forward_mode(z: Tensor) -> None:
+    """torch asks no operator of its library for a forward derivative: it would come out as zero."""
+    if not torch.compiler.is_compiling() and forward_ad.unpack_dual(z).tangent is not None:
+        raise RuntimeError("sigreg: forward-mode derivatives are not supported")
 
 
 def _refuse_vmap(info, in_dims, *args):

@@ -119,6 +119,10 @@ def _settings(
     resume: str | os.PathLike[str] | None,
     overrides: dict[str, Any],
 ) -> TrainConfig:
+    if not isinstance(config, (TrainConfig, str, os.PathLike, type(None))):
+        raise TypeError(f"config: expected a TrainConfig or a YAML file's path, got {type(config).__name__}")
+    if not isinstance(resume, (str, os.PathLike, type(None))):
+        raise TypeError(f"resume: expected a folder's path, got {type(resume).__name__}")
     if resume is not None:
         if config is not None or preset is not None:
             raise ValueError("resume: expected neither config nor preset beside it: they come from the run")

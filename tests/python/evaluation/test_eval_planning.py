@@ -168,7 +168,7 @@ def test_what_is_finished_outlives_a_refusal_and_other_files_a_new_start(
 
 def test_seeds_and_counts_may_be_numpys(model, episodes: EpisodeFile, tmp_path: Path) -> None:
     options = {"episodes": np.int64(3), "budget": np.int32(5), **OPTIONS}
-    result = evaluate(model, episodes.path, seeds=np.arange(2), **options)
+    result = evaluate(model, episodes.path, seeds=iter(np.arange(2)), **options)
     write_report(result, TwoRoomEnv(SIZE), tmp_path)
     settings = json.loads((tmp_path / "results.json").read_text())["settings"]
     assert (settings["seeds"], settings["episodes"], settings["budget"]) == ([0, 1], 3, 5)

@@ -195,7 +195,10 @@ def test_the_table_shows_rates_and_intervals(evaluation) -> None:
     assert str(Rate(45, 50)) == "90.0% [78.6, 95.7] (45/50)"
 
 
-@pytest.mark.parametrize("options", [{"episodes": 0}, {"goal_offset": 0}, {"budget": 0}, {"seeds": ()}])
+@pytest.mark.parametrize(
+    "options",
+    [{"episodes": 0}, {"goal_offset": 0}, {"budget": 0}, {"seeds": ()}, {"seeds": (0, 1, 0)}, {"seeds": 0}],
+)
 def test_bad_options_are_named(episodes: EpisodeFile, env: TwoRoomEnv, options: dict) -> None:
-    with pytest.raises(ValueError, match=next(iter(options))):
+    with pytest.raises((ValueError, TypeError), match=f"{next(iter(options))}: expected"):
         evaluate_agents(lambda seed: {"random": random_agent(env)}, env, episodes, **options)
