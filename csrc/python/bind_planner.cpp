@@ -34,6 +34,13 @@ class PythonCost {
     return static_cast<PythonCost*>(context)->evaluate(arguments, cost) ? 0 : 1;
   }
 
+  // Whether this thread is inside the function: its planner, which waits for it, cannot serve it.
+  bool is_running_here() const {
+    const Running* call = Running::innermost;
+    while (call && call->cost != this) call = call->outer;
+    return call != nullptr;
+  }
+
   // What the function has thrown during the last plan, once.
   std::exception_ptr take_error() { return std::exchange(error_, nullptr); }
 
@@ -42,8 +49,20 @@ class PythonCost {
   void forget() { function_ = nb::none(); }
 
  private:
+  // A call of a function that this thread is inside of.
+  struct Running {
+    explicit Running(const PythonCost* running) : cost(running), outer(innermost) { innermost = this; }
+    ~Running() { innermost = outer; }
+    Running(const Running&) = delete;
+    Running& operator=(const Running&) = delete;
+    const PythonCost* const cost;
+    const Running* const outer;
+    static inline thread_local const Running* innermost = nullptr;
+  };
+
   bool evaluate(const CostArguments& a, float* cost) {
     const AcquiredGil acquired;
+    const Running running(this);
     try {
       const nb::object result = function_(copy(a.latents, {a.n, a.horizon, a.latent_dim}),
                                           copy(a.actions, {a.n, a.horizon, a.block_dim}), copy(a.goal, {a.latent_dim}));
@@ -97,6 +116,9 @@ struct PlannerHandle {
   // what went wrong, with the message of `speaker`.
   template <class Work, class Speaker>
   void run(const Work& work, void* stream, const Speaker& speaker) {
+    if (cost && cost->is_running_here()) {
+      throw Error(Status::invalid_argument, "cost: the function uses the planner that calls it");
+    }
     Status status = Status::internal;
     std::string message;
     std::exception_ptr error;

@@ -91,7 +91,7 @@ class Planner:
         temperature: mppi: candidates weigh exp(-cost / temperature); None: 0.5.
         cost: "final" (published: squared distance of the last latent to the goal's), "sum" (over all steps),
             "discounted", or a function (latents (n, H, D), actions (n, H, A), goal (D,)) -> (n,), called from several
-            threads with a part of the candidates each.
+            threads with a part of the candidates each; it cannot use the planner that calls it.
         discount: per step, of cost="discounted"; None: 0.99.
         action_penalty: times a candidate's squared standardised actions, added to its cost; None: 0.
         backend: "core", the compiled one, or "torch": the same searches on the same noise, with the model as a torch

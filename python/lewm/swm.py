@@ -71,7 +71,6 @@ class Solver:
             **planner_options,
         )
         self._planner: lewm.Planner | None = None
-        self._config: Any = None
         self._n_envs = 0
         self.plans = 0
 
@@ -90,12 +89,11 @@ class Solver:
                 f"{config.action_block} actions of {tuple(action_space.shape[1:])}"
             )
         self._n_envs = n_envs
-        self._config = config
         self._planner = lewm.Planner(self.model, horizon=config.horizon, **self._settings)
 
     @property
     def n_envs(self) -> int:
-        """Number of environments planned for."""
+        """Number of environments planned for; 0 before `configure`."""
         return self._n_envs
 
     @property
@@ -105,8 +103,8 @@ class Solver:
 
     @property
     def horizon(self) -> int:
-        """Blocks in a plan."""
-        return int(self._config.horizon)
+        """Blocks in a plan; 0 before `configure`."""
+        return 0 if self._planner is None else self._planner.horizon
 
     def __call__(
         self, info_dict: Mapping[str, Any], init_action: torch.Tensor | None = None

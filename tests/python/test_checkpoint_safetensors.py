@@ -135,6 +135,10 @@ LIES: dict[str, Callable[[bytes], bytes]] = {
     "offsets overlapping": _edit(lambda h: h[_CLS].update(data_offsets=[0, 512])),
     "shape larger than its bytes": _edit(lambda h: h[_CLS].update(shape=[1, 1, 129])),
     "shape that overflows": _edit(lambda h: h[_CLS].update(shape=[2**62, 4, 128])),
+    "shape of nothing that overflows": _edit(
+        lambda h: h.update(none={"dtype": "F32", "shape": [2**62, 8, 0], "data_offsets": [0, 0]})
+    ),
+    "shape of too many dimensions": _edit(lambda h: h[_CLS].update(shape=[1] * 99 + [128])),
     "shape of fractions": _edit(lambda h: h[_CLS].update(shape=[1, 1.0, 128])),
     "unknown dtype": _edit(lambda h: h[_CLS].update(dtype="F8")),
     "dtype that is no name": _edit(lambda h: h[_CLS].update(dtype=["F32"])),

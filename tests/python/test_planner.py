@@ -460,6 +460,22 @@ def test_what_a_cost_raises_comes_out_where_it_was_called(model: lewm.Model) -> 
     assert told == {1.0: {"KeyError('mine')"}, -1.0: {"planned"}}
 
 
+def test_a_cost_cannot_use_the_planner_that_calls_it(model: lewm.Model, make: Make) -> None:
+    """It would wait for itself, without an end."""
+    planners: list[lewm.Planner] = []
+    plan_with_itself, evaluate, act, plan_with_another = (
+        lambda _, actions, goal: planners[0].plan_latents(LATENTS[0, :1], goal).cost,
+        lambda _, actions, goal: planners[0].evaluate(LATENTS[:1, :1], goal[None], actions[None])[0],
+        lambda *_: lewm.Controller(planners[0]).act(FRAMES[0], GOALS[0]),
+        lambda _, actions, goal: planners[1].plan_latents(LATENTS[0, :1], goal).cost,
+    )
+    one_thread = lewm.Model.from_checkpoint(model.checkpoint(), "fp32", 1)
+    for cost in (plan_with_itself, evaluate, act, plan_with_another):
+        planners[:] = make(model, **SIZES, cost=cost), make(one_thread, **SIZES, cost=plan_with_itself)
+        with pytest.raises(ValueError, match="cost: the function uses the planner that calls it"):
+            planners[0].plan_latents(LATENTS[0, :1], GOAL_LATENTS[0])
+
+
 def test_a_deadline_counts_waiting_for_another_plan(model: lewm.Model) -> None:
     began, goes_on = threading.Event(), threading.Event()
 

@@ -56,6 +56,14 @@ def blocks(*shape: int) -> torch.Tensor:
     return torch.from_numpy(synthetic.uniform(2, "blocks", (*shape, A)))
 
 
+def test_every_part_of_the_protocol_answers_before_configure(model: lewm.Model) -> None:
+    """`isinstance` with a runtime protocol reads them all."""
+    solver = lewm.swm.Solver(model, **SEARCH)
+    assert (solver.n_envs, solver.horizon, solver.action_dim) == (0, 0, A)
+    configure(solver)
+    assert (solver.n_envs, solver.horizon, solver.action_dim) == (N, H, A)
+
+
 def test_every_method_solves_with_few_samples_unless_told_otherwise(model: lewm.Model) -> None:
     info, _, _ = scene(model, 1)
     for method in ("cem", "icem", "mppi", "predictive"):

@@ -109,7 +109,11 @@ def _read_tensors(header: dict[str, Any], buffer: memoryview, file: str) -> dict
             raise Error(
                 f"{file}: {name}: data_offsets end at {end}, the file holds {len(buffer)} bytes of tensors"
             )
-        array = np.frombuffer(buffer[begin:end], dtype=_DTYPES[dtype]).reshape(shape)
+        flat = np.frombuffer(buffer[begin:end], dtype=_DTYPES[dtype])
+        try:
+            array = flat.reshape(shape)
+        except ValueError as error:  # more dimensions than numpy has, or without elements but endless
+            raise Error(f"{file}: {name}: shape: {error}") from None
         tensors[name] = bfloat16_to_float32(array) if dtype == "BF16" else array
         position = end
     if position != len(buffer):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +130,7 @@ class Planner:
         sizes = network.config.block_dim, network.config.action_dim
         self._search = Search(method, options, *sizes, low, high, problems, samples)
         self._lock = threading.Lock()
+        self._in_cost: int | None = None  # the thread that is inside the user's cost
 
     @classmethod
     def create(
@@ -160,32 +162,39 @@ class Planner:
     ) -> tuple[int, float]:
         """Fills ``out``; returns the completed iterations and the seconds. frame: (B, C, ...), goal: (B, ...)."""
         began = time.perf_counter()
-        with self._lock, torch.inference_mode():
+        with self._alone():
             latents = self._encode(frame.reshape(-1, *frame.shape[2:])).view(*frame.shape[:2], -1)
             return self._plan(latents, self._encode(goal), request, out, began)
 
     def plan_latents(self, latents: Floats, goal: Floats, request: Request, out: Result) -> tuple[int, float]:
         """The same from latents (B, C, D) and goals (B, D)."""
         began = time.perf_counter()
-        with self._lock, torch.inference_mode():
+        with self._alone():
             start, end = self.network.tensor(latents), self.network.tensor(goal)
             return self._plan(start, end, request, out, began)
 
     def encode(self, frames: NDArray[Any]) -> Floats:
         """Latents (n, D) of frames (n, ...)."""
-        with self._lock, torch.inference_mode():
+        with self._alone():
             latents: Floats = self._encode(frames).cpu().numpy()
         return latents
 
     def evaluate(self, latents: Floats, goal: Floats, actions: Floats, request: Request, out: Floats) -> None:
         """Costs (B, S) of given candidates (B, S, H, A)."""
-        with self._lock, torch.inference_mode():
+        with self._alone():
             costs = self._costs(self.network.tensor(latents), self.network.tensor(goal), request.past)
             for problem in range(len(actions)):
                 rows = slice(problem, problem + 1)
                 for first in range(0, actions.shape[1], _CANDIDATES_PER_CALL):
                     part = slice(first, first + _CANDIDATES_PER_CALL)
                     out[rows, part] = costs(rows, actions[rows, part])
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if self._in_cost == threading.get_ident():
+            raise ValueError("cost: the function uses the planner that calls it")
+        with self._lock, torch.inference_mode():
+            yield
 
     def _encode(self, frames: NDArray[Any]) -> Tensor:
         """Latents (n, D) of frames (n, ...); on the CPU one by one, so that none depends on the others."""
@@ -227,7 +236,11 @@ class Planner:
                 values = self._distances(predicted, goal[rows]).cpu().numpy()
             else:
                 seen = predicted[0].cpu().numpy(), actions[0], goal[rows][0].cpu().numpy()
-                values = self._cost(*seen)[None]
+                self._in_cost = threading.get_ident()
+                try:
+                    values = self._cost(*seen)[None]
+                finally:
+                    self._in_cost = None
             penalty = self._options["action_penalty"]
             return values + penalty * np.square(actions).sum((2, 3)) if penalty else values
 
