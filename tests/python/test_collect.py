@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -235,6 +236,24 @@ def test_a_collection_without_end_takes_no_memory_for_what_is_to_come(tmp_path: 
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < 16 << 20
+
+
+def test_a_collection_needs_no_standard_streams(tmp_path: Path) -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "lewm",
+        "collect",
+        ENV,
+        str(tmp_path / "a.h5"),
+        "--episodes",
+        "2",
+        "--size",
+        "16",
+    ]
+    line = shlex.join(words) + " <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", line], env=environment()).returncode == 0
+    assert EpisodeFile(tmp_path / "a.h5").episodes == 2
 
 
 def test_the_command_reports_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

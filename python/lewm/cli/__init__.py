@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ _COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
+    _open_closed_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in argv if not word.startswith("-")), None)
     try:
@@ -41,6 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         program = "lewm" if chosen is None else f"lewm {chosen}"
         print(f"{program}: {str(error) or type(error).__name__}", file=sys.stderr)
         return 1
+
+
+def _open_closed_streams() -> None:
+    """Puts the null device where a standard stream is closed: the next file to be opened would take its descriptor, and
+    with it what libraries print."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def _run(argv: list[str], chosen: str | None) -> int:
