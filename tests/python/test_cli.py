@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from lewm.checkpoint import read_checkpoint
 from lewm.cli import main
 from lewm.cli.outputs import check_inputs
 from lewm.images import fit_image, read_image
+from processes import environment
 
 CONFIG = synthetic.small(encoder_depth=1, predictor_depth=1)
 
@@ -255,6 +258,13 @@ def test_a_command_ends_in_one_line(
             patch.setattr(where, fail)
             assert main(["doctor"]) == status
         assert capsys.readouterr().err == f"{message}\n"
+
+
+def test_a_character_that_the_terminal_has_not_is_printed_as_an_escape(folder: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "lewm", "export", str(folder), str(tmp_path / "modèle.safetensors")]
+    done = subprocess.run(words, env=environment(PYTHONIOENCODING="ascii"), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "mod\\xe8le.safetensors: " in done.stdout
 
 
 def test_bad_usage_ends_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import shlex
 import sys
@@ -85,4 +86,7 @@ def _run(argv: list[str], chosen: str | None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     assert module is not None  # argparse has refused anything else
     args.command_line = shlex.join(["lewm", *argv])
+    # What a terminal cannot show must not end a command whose work is done.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     return int(module.run(args) or 0)
