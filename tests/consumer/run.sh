@@ -41,6 +41,9 @@ if [[ ! $shared_only ]]; then
     cmake --build "$build/c_only" >>"$build/c_only.log" || { cat "$build/c_only.log"; exit 1; }
   [[ $("$build/c_only/consumer_c" "$model") == "$expected" ]] || { echo "c_only: another plan" >&2; exit 1; }
   echo "C alone, static: ok"
+elif cmake -S "$here/c_only" -B "$build/c_only" -DCMAKE_PREFIX_PATH="$prefix" >"$build/c_only.log" 2>&1 ||
+  ! grep -q 'component static: expected' "$build/c_only.log"; then
+  cat "$build/c_only.log" >&2; echo "c_only: expected the refusal of a component that is not there" >&2; exit 1
 fi
 
 # The examples run; the ROS 2 node answers the four of its stub's images that it can act on.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from lewm.checkpoint import read_checkpoint
 from lewm.cli import main
 from lewm.cli.outputs import check_inputs
 from lewm.images import fit_image, read_image
+from processes import environment
 
 CONFIG = synthetic.small(encoder_depth=1, predictor_depth=1)
 
@@ -33,9 +36,10 @@ def test_export_writes_a_deployment_file(
     assert main(["export", str(folder), str(target)]) == 0
     assert "5 steps x 2 action dimensions" in capsys.readouterr().out
     assert read_checkpoint(target).action_scaling == {"mean": [1.0, 2.0], "std": [3.0, 4.0]}
-    arguments = ["--action-mean", "0,1", "--action-std", "2,2", "--transformers", "5"]
-    assert main(["export", str(target), str(tmp_path / "other"), *arguments]) == 0
-    assert read_checkpoint(tmp_path / "other").action_scaling == {"mean": [0.0, 1.0], "std": [2.0, 2.0]}
+    for mean in (0.0, -0.5):
+        arguments = ["--action-mean", f"{mean},1", "--action-std", "2,2", "--transformers", "5"]
+        assert main(["export", str(target), str(tmp_path / "other"), *arguments]) == 0
+        assert read_checkpoint(tmp_path / "other").action_scaling == {"mean": [mean, 1.0], "std": [2.0, 2.0]}
 
 
 @pytest.mark.parametrize(
@@ -87,6 +91,15 @@ def test_plan_prints_what_the_planner_finds(
     np.testing.assert_array_equal(np.load(tmp_path / "plan.npy"), expected)
     assert main(command) == 0
     assert len(capsys.readouterr().out.splitlines()) == 16
+
+
+def test_plan_refuses_a_place_where_it_cannot_write_before_it_plans(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(lewm, "load", None)
+    for out in (tmp_path / "missing" / "actions.npy", tmp_path):
+        assert main(["plan", str(folder), *_images(tmp_path), "--out", str(out)]) == 1
+        assert "--out: " in capsys.readouterr().err
 
 
 def test_plan_does_not_write_over_what_it_reads(
@@ -255,6 +268,13 @@ def test_a_command_ends_in_one_line(
             patch.setattr(where, fail)
             assert main(["doctor"]) == status
         assert capsys.readouterr().err == f"{message}\n"
+
+
+def test_a_character_that_the_terminal_has_not_is_printed_as_an_escape(folder: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "lewm", "export", str(folder), str(tmp_path / "modèle.safetensors")]
+    done = subprocess.run(words, env=environment(PYTHONIOENCODING="ascii"), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "mod\\xe8le.safetensors: " in done.stdout
 
 
 def test_bad_usage_ends_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -156,6 +161,99 @@ def test_a_killed_collection_is_readable_and_is_completed(tmp_path: Path) -> Non
     collect(ENV, tmp_path / "whole.h5", episodes=episodes, image_size=64)
     assert_same_content(path, tmp_path / "whole.h5")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.h5", "whole.h5"]
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A collection by two processes, in a session of its own, that began a while ago and has long to go."""
+    pytest.importorskip("pymunk")
+    words = [
+        "collect",
+        "push_t",
+        str(tmp_path / "a.h5"),
+        "--episodes",
+        "100000",
+        "--size",
+        "64",
+        "--quiet",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-c", CALLED, *words],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while (
+        len(children(process.pid)) < 3 and process.poll() is None
+    ):  # multiprocessing has one of its own, too
+        time.sleep(0.01)
+    yield process
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+CALLED = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's job in the background does not have
+from lewm.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def children(process: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.5, 2.0])
+def test_ctrl_c_ends_all_processes_at_once(recording: subprocess.Popen[str], seconds: float) -> None:
+    """While they start, and while they record; also when it comes twice. Workers say nothing."""
+    time.sleep(seconds)
+    os.killpg(recording.pid, signal.SIGINT)
+    time.sleep(0.2)
+    if recording.poll() is None:
+        os.killpg(recording.pid, signal.SIGINT)
+    message = recording.communicate(timeout=60)[1]
+    assert "interrupted\n" in message and "SpawnProcess" not in message
+    assert recording.returncode == 130
+
+
+def test_the_end_of_a_process_that_records_is_an_error(recording: subprocess.Popen[str]) -> None:
+    os.kill(children(recording.pid)[-1], signal.SIGKILL)
+    message = recording.communicate(timeout=60)[1]
+    assert message == "lewm collect: a process that records ended by itself; was there too little memory?\n"
+    assert recording.returncode == 1
+
+
+def test_a_collection_without_end_takes_no_memory_for_what_is_to_come(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    tracemalloc.start()
+    with pytest.raises(KeyboardInterrupt):
+        collect(ENV, tmp_path / "a.h5", episodes=10_000_000, image_size=8, progress=stop)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 16 << 20
+
+
+def test_a_collection_needs_no_standard_streams(tmp_path: Path) -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "lewm",
+        "collect",
+        ENV,
+        str(tmp_path / "a.h5"),
+        "--episodes",
+        "2",
+        "--size",
+        "16",
+    ]
+    line = shlex.join(words) + " <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", line], env=environment()).returncode == 0
+    assert EpisodeFile(tmp_path / "a.h5").episodes == 2
 
 
 def test_the_command_reports_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

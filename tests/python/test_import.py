@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -135,3 +137,21 @@ except ValueError as error:
     print(error)
 """
     assert "sse" in run(code) and "scalar" in run(code)
+
+
+def test_a_type_checker_sees_every_public_name() -> None:
+    """And no others: `__getattr__`, which would give any name the type Any, is hidden from it."""
+    tree = ast.parse(Path(lewm.__file__).read_text(encoding="utf-8"))
+    shown = {
+        (alias.asname, node.module)
+        for block in tree.body
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert {name for name, _ in shown} == set(lewm.__all__) - {"__version__"}
+    assert "__getattr__" not in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    pytest.importorskip("torch")
+    for name, module in shown:
+        assert getattr(importlib.import_module(module), name) is getattr(lewm, name)

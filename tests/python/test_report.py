@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from html.parser import HTMLParser
@@ -232,3 +233,16 @@ def test_trainings_remember_their_commands(tmp_path):
     page = Page(write_html(run).read_text())
     assert shlex.join(["lewm", *first]) in page.text and f"lewm train --resume {run} steps=3" in page.text
     assert "objective none" in page.text
+
+
+def test_a_run_whose_name_is_not_text_is_trained_and_reported(tmp_path, capfd):
+    """Names of files are bytes: in Latin-1, for one."""
+    run = tmp_path / os.fsdecode(b"mod\xe8le")
+    settings = write_settings(
+        tmp_path / "settings.yaml", data=str(write_episodes(tmp_path / "data.h5")), steps=2
+    )
+    assert main(["train", str(settings), f"out={run}", "tensorboard=true"]) == 1
+    assert "tensorboard=false" in capfd.readouterr().err and not run.exists()
+    assert main(["train", str(settings), f"out={run}"]) == 0
+    assert main(["train", "--resume", str(run), "steps=3"]) == 0
+    assert "mod\ufffdle' steps=3" in Page(write_html(run).read_text()).text

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -30,6 +32,7 @@ _COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
+    _open_closed_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in argv if not word.startswith("-")), None)
     try:
@@ -41,6 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         program = "lewm" if chosen is None else f"lewm {chosen}"
         print(f"{program}: {str(error) or type(error).__name__}", file=sys.stderr)
         return 1
+
+
+def _open_closed_streams() -> None:
+    """Puts the null device where a standard stream is closed: the next file to be opened would take its descriptor, and
+    with it what libraries print."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def _run(argv: list[str], chosen: str | None) -> int:
@@ -75,4 +86,7 @@ def _run(argv: list[str], chosen: str | None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     assert module is not None  # argparse has refused anything else
     args.command_line = shlex.join(["lewm", *argv])
+    # What a terminal cannot show must not end a command whose work is done.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     return int(module.run(args) or 0)

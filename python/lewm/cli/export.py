@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from lewm.checkpoint import convert, read_checkpoint
@@ -13,6 +14,7 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
+    parser._negative_number_matcher = re.compile(r"-[\d.]")  # or argparse takes "-0.1,0.2" for an option
     parser.add_argument("source", help="a published folder, its .pt file, or a .safetensors file")
     parser.add_argument("target", help="a name that ends in .safetensors (a deployment file), or a folder")
     parser.add_argument(

@@ -10,7 +10,7 @@ import numpy as np
 
 import lewm
 from lewm.checkpoint.atomic import replace_file
-from lewm.cli.outputs import check_inputs
+from lewm.cli.outputs import check_file, check_inputs
 from lewm.images import FITS, fit_image, read_image
 
 __all__ = ["add_arguments", "run"]
@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Plans and prints the actions, in the environment's units."""
     if args.out is not None:
+        check_file(Path(args.out))
         check_inputs(Path(args.out), (args.model, args.frame, args.goal), ".npy")
     model = lewm.load(args.model, precision=args.precision, threads=args.threads)
     frame, goal = (

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from lewm.arrays import at_least
 from lewm.data.writer import EpisodeWriter
 from lewm.envs import environment_class
 from lewm.envs.base import checked_image_size
+from lewm.errors import Error
 
 __all__ = ["collect", "episode_rng"]
 
@@ -64,7 +68,7 @@ def collect(
     Raises:
         ValueError: an argument is out of range, or the existing file was made with another environment, policy, frame
             size, seed or compression.
-        lewm.Error: see `lewm.data.EpisodeWriter`.
+        lewm.Error: a process that records ended by itself; and see `lewm.data.EpisodeWriter`.
     """
     for name, value, least in (("episodes", episodes, 1), ("workers", workers, 1), ("seed", seed, 0)):
         at_least(name, value, least)
@@ -81,11 +85,12 @@ def collect(
     with EpisodeWriter(out, compression=compression, attributes=attributes, overwrite=overwrite) as writer:
         had = writer.episodes
         per_task = _episodes_per_task(image_size, kind.max_episode_steps)
-        tasks = [
+        tasks = (
             (kind.env_id, policy, image_size, seed, range(first, min(first + per_task, episodes)))
             for first in range(had, episodes, per_task)
-        ]
-        processes = 1 if kind.records_in_batches else min(workers, max(1, len(tasks)))
+        )
+        needed = max(1, -(-(episodes - had) // per_task))  # that have a task each
+        processes = 1 if kind.records_in_batches else min(workers, needed)
         for recorded in _record_tasks(tasks, processes):
             for columns in recorded:
                 writer.write_episode(columns)
@@ -108,22 +113,25 @@ def _episodes_per_task(image_size: int, steps: int) -> int:
     return int(np.clip(_FRAMES_PER_TASK // (3 * image_size**2 * steps), 1, 64))
 
 
-def _record_tasks(tasks: list[tuple[Any, ...]], workers: int) -> Iterator[list[Episode]]:
+def _record_tasks(tasks: Iterable[tuple[Any, ...]], workers: int) -> Iterator[list[Episode]]:
     """The episodes of each task, in order; at most two tasks per worker are under way or wait to be taken."""
     if workers == 1:
         for task in tasks:
             yield _record(*task)
         return
     context = multiprocessing.get_context("spawn")  # a forked simulator may share its graphics context
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
     waiting: deque[Future[list[Episode]]] = deque()
     try:
         for task in tasks:
-            waiting.append(pool.submit(_record, *task))
+            with _interrupts_blocked():  # as a worker that this starts is born; see _begin_worker
+                waiting.append(pool.submit(_record, *task))
             if len(waiting) == 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise Error("a process that records ended by itself; was there too little memory?") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -133,8 +141,21 @@ def _record(env: str, policy: str, image_size: int, seed: int, indices: range) -
     return list(environment_class(env).record_episodes(policy, rngs, image_size))
 
 
-def _end_with_parent() -> None:
-    """Lets a worker end when its parent is killed, which would otherwise leave it waiting for work for ever."""
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_worker() -> None:
+    """Ctrl-C ends a worker at once and silently, also one that was still starting: as an exception it could leave the
+    pool without an end. And a worker ends when its parent is killed, instead of waiting for work for ever."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell's job in the background has no Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def wait() -> None:
         parent = multiprocessing.parent_process()

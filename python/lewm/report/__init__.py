@@ -28,5 +28,5 @@ def write_html(folder: str | Path, out: str | Path | None = None) -> Path:
     """
     sources = find_sources(Path(folder))
     path = Path(out) if out is not None else sources.folder / "report.html"
-    write_file(path, page(sources.title, header(sources), sections(sources)).encode())
+    write_file(path, page(sources.title, header(sources), sections(sources)).encode("utf-8", "replace"))
     return path

@@ -78,7 +78,7 @@ class Sources:
         """Command lines that made the results, oldest files first."""
         lines: list[str] = []
         for path in _found(self.folder, _COMMANDS_FILE):
-            lines += path.read_text().splitlines()
+            lines += path.read_text("utf-8", "replace").splitlines()
         for path in self.evaluations + self.probes + self.surprises:
             settings = read_json(path).get("settings")
             command = settings.get("command_line") if isinstance(settings, dict) else None
@@ -115,8 +115,8 @@ def find_sources(folder: Path) -> Sources:
 def remember_command(folder: Path, line: str) -> None:
     """Adds a command line to those that the report of a folder shows."""
     path = folder / _COMMANDS_FILE
-    before = path.read_text() if path.is_file() else ""
-    write_file(path, f"{before}{line}\n".encode())
+    before = path.read_bytes() if path.is_file() else b""
+    write_file(path, before + f"{line}\n".encode("utf-8", "surrogateescape"))
 
 
 def read_json(path: Path) -> dict[str, Any]:

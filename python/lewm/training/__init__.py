@@ -14,6 +14,7 @@ import torch
 
 from lewm.checkpoint import save
 from lewm.checkpoint.files import PUBLISHED_FILES
+from lewm.checkpoint.safetensors import is_unicode
 from lewm.errors import Error
 from lewm.lock import WriterLock
 from lewm.nn import LeWM
@@ -144,6 +145,10 @@ def _settings(
             raise ValueError(f"{name}: expected a path, got none")
     if not Path(settings.data).is_file():
         raise FileNotFoundError(f"data: no file {settings.data}")
+    if settings.tensorboard and not is_unicode(settings.out):
+        raise ValueError(
+            f"out: expected a name in UTF-8, or tensorboard=false beside it, got {settings.out!r}"
+        )
     return settings
 
 
