@@ -1,5 +1,6 @@
-# Per-ISA translation units are named *_avx2.cpp, *_avx2_vnni.cpp, *_avx512.cpp, *_amx.cpp, *_neon.cpp, *_neon_dot.cpp: they are compiled with that
-# instruction set's flags where the compiler has them, and left out elsewhere. LEWM_HAVE_<ISA> tells csrc/cpu/built_tiers.h.
+# Per-ISA translation units are named *_avx2.cpp, *_avx2_vnni.cpp, *_avx512.cpp, *_amx.cpp, *_neon.cpp, *_neon_dot.cpp:
+# they are compiled with that instruction set's flags where the compiler has them, and left out elsewhere.
+# LEWM_HAVE_<ISA> tells csrc/cpu/built_tiers.h.
 include(CheckCXXCompilerFlag)
 
 set(LEWM_FLAGS_avx2 -mavx2 -mfma -mf16c)

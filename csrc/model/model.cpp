@@ -41,6 +41,9 @@ LayerPrecisions as_floats(const cpu::Kernels& kernels, Precision precision) {
   return has_it ? LayerPrecisions{precision, precision} : LayerPrecisions{Precision::fp32, Precision::fp32};
 }
 
+// Integers stand in for the floats that a model is named after.
+bool stand_in(LayerPrecisions layers, Precision named) { return named != Precision::int8 && layers.main != named; }
+
 // Rows of `widest` elements are the longest that it multiplies.
 LayerPrecisions choose_precisions(const char* argument, const cpu::Kernels& kernels, Precision precision,
                                   std::int64_t widest) {
@@ -197,19 +200,12 @@ std::shared_ptr<const Model> Model::create(const Config& config, const TensorSou
     reader.finish();
   };
   build();
-  if (model->memory_->uneven()) {
-    bool other = false;
-    const auto take_floats = [&](LayerPrecisions& chosen, Precision wanted) {
-      if (wanted == Precision::int8 || chosen.main == wanted) return;
-      chosen = as_floats(kernels, wanted);
-      other = true;
-    };
-    take_floats(layers, precision);
-    take_floats(encoder_layers, model->encoder_precision_);
-    if (other) {
-      model->memory_ = std::make_unique<WeightMemory>(kernels);
-      build();
-    }
+  const bool predictor = stand_in(layers, precision), encoder = stand_in(encoder_layers, model->encoder_precision_);
+  if (model->memory_->uneven() && (predictor || encoder)) {
+    if (predictor) layers = as_floats(kernels, precision);
+    if (encoder) encoder_layers = as_floats(kernels, model->encoder_precision_);
+    model->memory_ = std::make_unique<WeightMemory>(kernels);
+    build();
   }
   model->layers_ = layers;
   model->encoder_layers_ = encoder_layers;

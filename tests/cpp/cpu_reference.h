@@ -30,7 +30,8 @@ inline std::vector<const Kernels*> attention_tables() {
   std::vector<const Kernels*> tables;
   for (Isa isa : tiers()) tables.push_back(&kernels(isa));
 #if LEWM_HAVE_AVX512
-  if (isa_available(Isa::avx512) && kernels(Isa::avx512).gemm[static_cast<int>(Precision::bf16)].run) {
+  if (isa_available(Isa::avx512) && kernels(Isa::avx512).gemm[static_cast<int>(Precision::bf16)].run &&
+      kernels(Isa::avx512).full_attention != avx512_kernels().full_attention) {
     tables.push_back(&avx512_kernels());
   }
 #endif
@@ -51,7 +52,9 @@ void for_tiers(Body body) {
   std::vector<const Kernels*> tables;
   for (Isa isa : tiers()) tables.push_back(&kernels(isa));
 #if LEWM_HAVE_AVX2
-  if (isa_available(Isa::avx2)) tables.push_back(&avx2_kernels());
+  if (isa_available(Isa::avx2) && kernels(Isa::avx2).gemm[static_cast<int>(Precision::int8)].run) {
+    tables.push_back(&avx2_kernels());
+  }
 #endif
   for (const Kernels* table : tables) {
     for (Precision p : kAllPrecisions) {

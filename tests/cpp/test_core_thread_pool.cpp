@@ -61,7 +61,8 @@ TEST(sleeping_threads_wake_up) {
   ThreadPool pool(3);
   for (int round = 0; round < 20; ++round) {
     std::this_thread::sleep_for(std::chrono::milliseconds(2));  // longer than threads spin
-    meet(pool);                                                 // no thread may have slept through the run
+    // No thread may have slept through the run.
+    meet(pool);
   }
 }
 

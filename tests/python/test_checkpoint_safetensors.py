@@ -1,4 +1,5 @@
-"""``.safetensors`` files: what is written is read, here and by others; headers that lie are refused, twice over."""
+"""``.safetensors`` files: what is written is read, here and by others; headers that lie and
+files of other contents are refused, twice over."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ import pytest
 import lewm
 import synthetic
 from lewm import _core
-from lewm.checkpoint import safetensors
+from lewm.checkpoint import read_checkpoint, safetensors
 
 ARRAYS = {
     "matrix": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -221,3 +222,72 @@ def test_random_corruption_never_crashes(deployment: bytes, tmp_path: Path) -> N
         assert outcomes[0] == outcomes[1], (position, outcomes)
         refused += outcomes[0] == "refused"
     assert refused > 10
+
+
+ODD_FILES: dict[str, tuple[Callable[[dict[str, Any], dict[str, str]], Any], bool]] = {
+    "as written": (lambda t, m: None, True),
+    "no actions": (lambda t, m: m.pop("action_scaling"), True),
+    "later names": (lambda t, m: t.update({"encoder.layers.0.mlp.fc1.bias": t.pop(_FC1)}), True),
+    "names mixed": (lambda t, m: t.update({"encoder.layers.0.intermediate.dense.bias": t.pop(_FC1)}), False),
+    "compiled names": (lambda t, m: t.update({f"_orig_mod.{_FC1}": t.pop(_FC1)}), False),
+    "unused": (lambda t, m: t.update({"encoder.embeddings.mask_token": np.zeros((1, 1, 16), "<f4")}), False),
+    "no count": (lambda t, m: t.pop(_COUNT), True),
+    "float count": (lambda t, m: t.update({_COUNT: np.array(np.nan, np.float32)}), True),
+    "counts": (lambda t, m: t.update({_COUNT: np.zeros((2, 3), np.int64)}), True),
+    "int16 count": (lambda t, m: t.update({_COUNT: np.array(3, np.int16)}), True),
+    "bool count": (lambda t, m: t.update({_COUNT: np.array(True)}), True),
+    "count of nothing": (lambda t, m: t.update({f"x{_COUNT}": np.zeros((), np.int64)}), False),
+    "further key": (lambda t, m: m.update(preprocessing=m["preprocessing"][:-1] + ', "max": 1}'), False),
+    "further key of actions": (
+        lambda t, m: m.update(action_scaling=m["action_scaling"][:-1] + ', "max": 1}'),
+        False,
+    ),
+    "empty actions": (lambda t, m: m.update(action_scaling='{"mean": [], "std": []}'), False),
+    "a key twice": (lambda t, m: m.update(action_scaling='{"mean":[0,0],"std":[2,2],"std":[1,1]}'), False),
+    "a size twice": (lambda t, m: m.update(config=m["config"][:-1] + ', "history": 3}'), False),
+    "least std": (lambda t, m: m.update(action_scaling='{"mean":[0,0],"std":[1,1.17549434e-38]}'), True),
+    "largest mean": (lambda t, m: m.update(action_scaling='{"mean":[0,3.4028235e38],"std":[1,1]}'), True),
+    "text": (lambda t, m: m.update(action_scaling='{"mean": ["0", 0], "std": [1, 1]}'), False),
+    "truth": (lambda t, m: m.update(action_scaling='{"mean": [0, 0], "std": [true, 1]}'), False),
+}
+_FC1 = "encoder.encoder.layer.0.intermediate.dense.bias"
+_COUNT = "projector.net.1.num_batches_tracked"
+
+
+@pytest.mark.parametrize("name", ODD_FILES)
+def test_the_core_opens_the_deployment_files_that_python_reads(tmp_path: Path, name: str) -> None:
+    """What was loaded can be saved, and what is refused is refused by both."""
+    change, good = ODD_FILES[name]
+    path, again = tmp_path / "model.safetensors", tmp_path / "again.safetensors"
+    lewm.save(
+        synthetic.state(synthetic.TINY),
+        path,
+        config=synthetic.TINY,
+        action_mean=[0.5, -1.0],
+        action_std=[2.0, 0.25],
+    )
+    tensors, metadata = safetensors.read(path)
+    change(tensors, metadata)
+    safetensors.write(path, tensors, metadata)
+    if good:
+        lewm.save(lewm.load(path), again)
+        assert lewm.load(again).action_scaling == lewm.load(path).action_scaling
+        return
+    for opened in (lewm.load, read_checkpoint):
+        with pytest.raises(lewm.Error, match=r"model\.safetensors: "):
+            opened(path)
+
+
+@pytest.mark.parametrize("change", [lambda h: b" " + h, lambda h: h.replace(b"of a test", b"\\ud800")])
+def test_headers_that_the_core_refuses_python_refuses(
+    tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "model.safetensors"
+    lewm.save(synthetic.state(synthetic.TINY), path, config=synthetic.TINY, provenance="of a test")
+    data = path.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = change(data[8:end])
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[end:])
+    for opened in (lewm.load, read_checkpoint):
+        with pytest.raises(lewm.Error, match=r"model\.safetensors: .*header"):
+            opened(path)

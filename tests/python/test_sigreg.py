@@ -279,9 +279,8 @@ def test_second_derivative_is_refused():
         gradient.sum().backward()
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*torch.jit:DeprecationWarning"
-)  # torch's own, on its way to forward mode
+# torch's own, on its way to forward mode.
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_forward_mode_is_refused():
     z = embeddings(2, 5, 4)
     with pytest.raises(RuntimeError, match="forward-mode"):
